@@ -1,0 +1,23 @@
+//! The kube client: one type for everyone, over one of two transports (DESIGN section 2).
+//!
+//! In the server's process, requests go to the API server as function calls with an identity ([`local`]); elsewhere
+//! over HTTPS ([`https`]). Callers cannot tell the difference.
+
+use axum::body::Body;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use std::sync::Arc;
+
+/// The API server as a function; `server::api::Api` gives one to each in-process component, with its identity bound.
+pub type Handler = Arc<dyn Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// A client whose requests are calls of `handler`.
+pub fn local(handler: Handler) -> kube::Client {
+    let _ = handler;
+    todo!()
+}
+
+/// A client of the API server that a kubeconfig file names (client certificates or tokens, our CA).
+pub fn https(_kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
+    todo!()
+}

@@ -1,0 +1,1 @@
+//! The scheduler: queue, one file per plugin, binding.

@@ -1,0 +1,1 @@
+//! Files that matter: written to a temporary name, fsynced, renamed, directory fsynced (DESIGN section 5).

@@ -1,0 +1,36 @@
+//! kedge: Kubernetes in one small program. Code map and invariants.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `cli`, `config` | every flag once; arguments to checked values |
+//! | [`task`] | the only place that spawns |
+//! | [`object`], [`status`], [`field`], [`selector`], [`quantity`], [`time`] | small value types of the API |
+//! | [`client`], [`cache`] | the kube client on either transport; one list+watch cache per kind |
+//! | [`pki`], [`durable`] | certificates; files that survive power cuts |
+//! | [`wire`] | what server and agent both speak |
+//! | [`server`] | the API server |
+//! | [`store`] | the etcd-shaped store |
+//! | [`controllers`] | controllers and scheduler |
+//! | [`agent`] | the kubelet |
+//! | [`netproxy`] | Services, pod network, DNS |
+//!
+//! Invariants (checked by `tests/tidy.rs`): `store` knows no kinds; `controllers`, `agent`, `netproxy` import neither
+//! `server` nor `store`; spawning only in `task`; deciding is pure, acting is elsewhere.
+
+pub mod agent;
+pub mod cache;
+pub mod client;
+pub mod controllers;
+pub mod durable;
+pub mod field;
+pub mod netproxy;
+pub mod object;
+pub mod pki;
+pub mod quantity;
+pub mod selector;
+pub mod server;
+pub mod status;
+pub mod store;
+pub mod task;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,25 @@
+//! Services → nftables, pod network (CNI), node-local DNS (DESIGN D7, D8, D9). Sees the cluster through `client` and
+//! `cache` only.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Everything the network part needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub cluster_cidr: String,
+    pub service_cidr: String,
+    pub cluster_dns: IpAddr,
+    pub cluster_domain: String,
+    pub node_port_range: (u16, u16),
+    /// Upstream resolvers come from here; None: found by itself.
+    pub resolv_conf: Option<PathBuf>,
+    /// `<data-dir>/agent/network`: IPAM state.
+    pub dir: PathBuf,
+    /// Socket of the CNI server and other run-time files.
+    pub run_dir: PathBuf,
+    /// Name of our nft table (`kedge`; an instance's own in tests).
+    pub table: String,
+}

@@ -1,0 +1,1 @@
+//! Label selectors (set based) and field selectors: parse, print, match.

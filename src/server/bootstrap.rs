@@ -1,0 +1,1 @@
+//! What the server makes at start: namespaces, the kubernetes Service, priority classes, RBAC policy.

@@ -1,0 +1,1 @@
+//! Bodies: JSON, YAML and protobuf in and out; content negotiation.

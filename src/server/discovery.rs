@@ -1,0 +1,1 @@
+//! Discovery: legacy and aggregated.

@@ -1,0 +1,22 @@
+//! The API server: listener → authenticate → authorize → admit → registry → store (DESIGN section 4).
+//!
+//! `api.rs` is the one entry ([`api::Api::handle`]): the TLS listener and the in-process transport both call it.
+
+pub mod admission;
+pub mod allocation;
+pub mod api;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+pub mod codec;
+pub mod discovery;
+pub mod health;
+pub mod kinds;
+pub mod openapi;
+pub mod patch;
+pub mod registry;
+pub mod request;
+pub mod schema;
+pub mod subresources;
+pub mod table;
+pub mod watch;

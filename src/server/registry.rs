@@ -1,0 +1,1 @@
+//! Verbs on stored objects: the one write pipeline and the reads.

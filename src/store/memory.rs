@@ -1,0 +1,1 @@
+//! The oracle backend: a plain ordered map with all history in memory.

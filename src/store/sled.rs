@@ -1,0 +1,1 @@
+//! The default backend on sled (DESIGN D4).

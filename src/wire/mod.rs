@@ -1,0 +1,1 @@
+//! What server and agent both speak: TLS listener, WebSocket channels, SPDY frames, upgrades.
