@@ -10,6 +10,7 @@ pub mod authz;
 pub mod bootstrap;
 pub mod codec;
 pub mod discovery;
+pub mod document;
 pub mod health;
 pub mod kinds;
 pub mod openapi;

@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+pub mod check;
+
 /// A type in the table. Ids are indices and stable for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub u32);

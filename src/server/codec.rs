@@ -1,1 +1,0 @@
-//! Bodies: JSON, YAML and protobuf in and out; content negotiation.
