@@ -1,5 +1,6 @@
 //! Authentication: x509, service-account JWTs, anonymous.
 
+use crate::object::Object;
 use crate::server::request::UserInfo;
 use crate::status::Result;
 use async_trait::async_trait;
@@ -24,4 +25,12 @@ pub struct LocalIdentity(pub UserInfo);
 pub trait TokenAuthenticator: Send + Sync {
     /// `Ok(None)`: not a token of this kind. `audiences` empty: the API server's own.
     async fn authenticate(&self, token: &str, audiences: &[String]) -> Result<Option<(UserInfo, Vec<String>)>>;
+}
+
+/// Makes service-account tokens (`serviceaccounts/token`).
+#[async_trait]
+pub trait TokenIssuer: Send + Sync {
+    /// Check a decoded `TokenRequest` (bound object, expiry, audiences) for this ServiceAccount and answer it with
+    /// `status.token` and `status.expirationTimestamp` filled in.
+    async fn issue(&self, user: &UserInfo, service_account: &Object, request: Object) -> Result<Object>;
 }

@@ -1,6 +1,7 @@
 //! Admission: one file per plugin, one line here, upstream's order. All mutating steps run before all validating ones.
 
 use crate::object::Object;
+use crate::server::authz::Authorizer;
 use crate::server::kinds::Kind;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::Result;
@@ -23,6 +24,8 @@ pub struct Request<'a> {
     pub object: Option<&'a mut Object>,
     pub old: Option<&'a Object>,
     pub dry_run: bool,
+    /// The whole chain, for checks beyond the request itself (escalation, approval).
+    pub authorizer: &'a dyn Authorizer,
     /// `Warning:` headers to send.
     pub warnings: &'a mut Vec<String>,
 }

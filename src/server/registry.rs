@@ -1,1 +1,0 @@
-//! Verbs on stored objects: the one write pipeline and the reads.
