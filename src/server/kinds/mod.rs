@@ -146,6 +146,25 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// What a kind is unless its declaration says otherwise. The empty names are caught by the table's test.
+    pub const BASE: Kind = Kind {
+        group: "",
+        version: "v1",
+        kind: "",
+        plural: "",
+        singular: "",
+        scope: Scope::Namespaced,
+        short_names: &[],
+        categories: &[],
+        verbs: Verbs::All,
+        subresources: &[],
+        storage: "",
+        selectable: &[],
+        columns: &[Column::NAME, Column::CREATED_AT],
+        conversion: None,
+        strategy: &Plain,
+    };
+
     pub fn api_version(&self) -> String {
         crate::object::api_version(self.group, self.version)
     }
@@ -173,7 +192,256 @@ impl Kind {
 }
 
 pub mod names;
-pub mod configmap;
+
+pub mod admissionregistration {
+    pub mod mutatingadmissionpolicy;
+    pub mod mutatingadmissionpolicybinding;
+    pub mod mutatingwebhookconfiguration;
+    pub mod validatingadmissionpolicy;
+    pub mod validatingadmissionpolicybinding;
+    pub mod validatingwebhookconfiguration;
+}
+pub mod apiextensions {
+    pub mod customresourcedefinition;
+}
+pub mod apiregistration {
+    pub mod apiservice;
+}
+pub mod apps {
+    pub mod controllerrevision;
+    pub mod daemonset;
+    pub mod deployment;
+    pub mod replicaset;
+    pub mod statefulset;
+}
+pub mod authentication {
+    pub mod selfsubjectreview;
+    pub mod tokenreview;
+}
+pub mod authorization {
+    pub mod localsubjectaccessreview;
+    pub mod selfsubjectaccessreview;
+    pub mod selfsubjectrulesreview;
+    pub mod subjectaccessreview;
+}
+pub mod autoscaling {
+    pub mod horizontalpodautoscaler;
+    pub mod horizontalpodautoscaler_v1;
+}
+pub mod batch {
+    pub mod cronjob;
+    pub mod job;
+}
+pub mod certificates {
+    pub mod certificatesigningrequest;
+    pub mod clustertrustbundle;
+    pub mod podcertificaterequest;
+}
+pub mod coordination {
+    pub mod lease;
+}
+pub mod core {
+    pub mod binding;
+    pub mod componentstatus;
+    pub mod configmap;
+    pub mod endpoints;
+    pub mod event;
+    pub mod limitrange;
+    pub mod namespace;
+    pub mod node;
+    pub mod persistentvolume;
+    pub mod persistentvolumeclaim;
+    pub mod pod;
+    pub mod podtemplate;
+    pub mod replicationcontroller;
+    pub mod resourcequota;
+    pub mod secret;
+    pub mod service;
+    pub mod serviceaccount;
+}
+pub mod discovery {
+    pub mod endpointslice;
+}
+pub mod events {
+    pub mod event;
+}
+pub mod flowcontrol {
+    pub mod flowschema;
+    pub mod prioritylevelconfiguration;
+}
+pub mod networking {
+    pub mod ingress;
+    pub mod ingressclass;
+    pub mod ipaddress;
+    pub mod networkpolicy;
+    pub mod servicecidr;
+}
+pub mod node {
+    pub mod runtimeclass;
+}
+pub mod policy {
+    pub mod poddisruptionbudget;
+}
+pub mod rbac {
+    pub mod clusterrole;
+    pub mod clusterrolebinding;
+    pub mod role;
+    pub mod rolebinding;
+}
+pub mod resource {
+    pub mod deviceclass;
+    pub mod devicetaintrule;
+    pub mod resourceclaim;
+    pub mod resourceclaimtemplate;
+    pub mod resourceslice;
+}
+pub mod scheduling {
+    pub mod priorityclass;
+}
+pub mod storage {
+    pub mod csidriver;
+    pub mod csinode;
+    pub mod csistoragecapacity;
+    pub mod storageclass;
+    pub mod volumeattachment;
+    pub mod volumeattributesclass;
+}
+pub mod storagemigration {
+    pub mod storageversionmigration;
+}
 
 /// The table. One line a kind, sorted by group, version, plural; checked as data by a test.
-pub static TABLE: &[&Kind] = &[&configmap::KIND];
+pub static TABLE: &[&Kind] = &[
+    &core::binding::KIND,
+    &core::componentstatus::KIND,
+    &core::configmap::KIND,
+    &core::endpoints::KIND,
+    &core::event::KIND,
+    &core::limitrange::KIND,
+    &core::namespace::KIND,
+    &core::node::KIND,
+    &core::persistentvolumeclaim::KIND,
+    &core::persistentvolume::KIND,
+    &core::pod::KIND,
+    &core::podtemplate::KIND,
+    &core::replicationcontroller::KIND,
+    &core::resourcequota::KIND,
+    &core::secret::KIND,
+    &core::serviceaccount::KIND,
+    &core::service::KIND,
+    &admissionregistration::mutatingadmissionpolicy::KIND,
+    &admissionregistration::mutatingadmissionpolicybinding::KIND,
+    &admissionregistration::mutatingwebhookconfiguration::KIND,
+    &admissionregistration::validatingadmissionpolicy::KIND,
+    &admissionregistration::validatingadmissionpolicybinding::KIND,
+    &admissionregistration::validatingwebhookconfiguration::KIND,
+    &apiextensions::customresourcedefinition::KIND,
+    &apiregistration::apiservice::KIND,
+    &apps::controllerrevision::KIND,
+    &apps::daemonset::KIND,
+    &apps::deployment::KIND,
+    &apps::replicaset::KIND,
+    &apps::statefulset::KIND,
+    &authentication::selfsubjectreview::KIND,
+    &authentication::tokenreview::KIND,
+    &authorization::localsubjectaccessreview::KIND,
+    &authorization::selfsubjectaccessreview::KIND,
+    &authorization::selfsubjectrulesreview::KIND,
+    &authorization::subjectaccessreview::KIND,
+    &autoscaling::horizontalpodautoscaler_v1::KIND,
+    &autoscaling::horizontalpodautoscaler::KIND,
+    &batch::cronjob::KIND,
+    &batch::job::KIND,
+    &certificates::certificatesigningrequest::KIND,
+    &certificates::clustertrustbundle::KIND,
+    &certificates::podcertificaterequest::KIND,
+    &coordination::lease::KIND,
+    &discovery::endpointslice::KIND,
+    &events::event::KIND,
+    &flowcontrol::flowschema::KIND,
+    &flowcontrol::prioritylevelconfiguration::KIND,
+    &networking::ingressclass::KIND,
+    &networking::ingress::KIND,
+    &networking::ipaddress::KIND,
+    &networking::networkpolicy::KIND,
+    &networking::servicecidr::KIND,
+    &node::runtimeclass::KIND,
+    &policy::poddisruptionbudget::KIND,
+    &rbac::clusterrolebinding::KIND,
+    &rbac::clusterrole::KIND,
+    &rbac::rolebinding::KIND,
+    &rbac::role::KIND,
+    &resource::deviceclass::KIND,
+    &resource::devicetaintrule::KIND,
+    &resource::resourceclaim::KIND,
+    &resource::resourceclaimtemplate::KIND,
+    &resource::resourceslice::KIND,
+    &scheduling::priorityclass::KIND,
+    &storage::csidriver::KIND,
+    &storage::csinode::KIND,
+    &storage::csistoragecapacity::KIND,
+    &storage::storageclass::KIND,
+    &storage::volumeattachment::KIND,
+    &storage::volumeattributesclass::KIND,
+    &storagemigration::storageversionmigration::KIND,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Group, version, plural, kind, scope, short names, categories, verbs, subresources with verbs: what upstream's
+    /// v1.37 discovery says of its GA resources.
+    const FACTS: &str = include_str!("facts.txt");
+
+    fn verbs(kind: &Kind) -> &'static str {
+        match kind.verbs {
+            Verbs::All => "create,delete,deletecollection,get,list,patch,update,watch",
+            Verbs::NoCollectionDelete => "create,delete,get,list,patch,update,watch",
+            Verbs::CreateOnly => "create",
+            Verbs::ReadOnly => "get,list",
+        }
+    }
+
+    /// The line of `facts.txt` that this kind would be.
+    fn fact(kind: &Kind) -> String {
+        let or_dash = |s: String| if s.is_empty() { "-".to_owned() } else { s };
+        let subresource = |s: &Subresource| format!("{}={}", s.name, s.verbs.join(","));
+        let mut subresources: Vec<String> = kind.subresources.iter().map(subresource).collect();
+        subresources.sort();
+        [
+            or_dash(kind.group.to_owned()),
+            kind.version.to_owned(),
+            kind.plural.to_owned(),
+            kind.kind.to_owned(),
+            if kind.is_namespaced() { "N" } else { "C" }.to_owned(),
+            or_dash(kind.short_names.join(",")),
+            or_dash(kind.categories.join(",")),
+            verbs(kind).to_owned(),
+            or_dash(subresources.join(";")),
+        ]
+        .join(" ")
+    }
+
+    #[test]
+    fn table_equals_upstreams_discovery() {
+        let ours: Vec<String> = TABLE.iter().map(|kind| fact(kind)).collect();
+        let facts: Vec<&str> = FACTS.lines().collect();
+        assert_eq!(ours, facts);
+        assert_eq!(facts.len(), 72);
+    }
+
+    #[test]
+    fn table_is_consistent() {
+        for kind in TABLE {
+            let id = format!("{}/{}/{}", kind.group, kind.version, kind.plural);
+            assert_eq!(kind.singular, kind.kind.to_lowercase(), "{id}");
+            assert_eq!(kind.storage.is_empty(), !kind.is_stored(), "{id}");
+            for other in TABLE.iter().filter(|o| o.is_stored() && o.storage == kind.storage) {
+                let shares = |a: &Kind, b: &Kind| a.conversion.is_some_and(|c| c.stored == (b.group, b.version));
+                let same = std::ptr::eq(*other, *kind);
+                assert!(same || shares(kind, other) || shares(other, kind), "{id} shares {}", kind.storage);
+            }
+        }
+    }
+}
