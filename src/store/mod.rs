@@ -5,17 +5,25 @@
 //!
 //! # Contract (every backend passes `contract.rs`)
 //!
-//! - A [`Txn`] is atomic, takes one revision if it writes anything, and none otherwise.
+//! - A [`Txn`] is atomic, takes one revision if it writes anything, and none otherwise (a delete that finds nothing
+//!   writes nothing; a put always writes, as in etcd). Its steps see the steps before them. One transaction never
+//!   puts a key twice, nor puts into a range that it deletes ([`Error::Invalid`], as in etcd).
 //! - A write is acknowledged only when it survives `kill -9` and power loss (memory backend excepted).
 //! - Reads see every write acknowledged before they began. A range at a revision sees exactly that revision;
 //!   below the compacted revision it is [`Error::Compacted`], above the current one [`Error::Future`].
 //! - A watch from revision `r` delivers every event with `mod_revision >= r` in its range, in revision order, each
 //!   once, no gaps; a watcher that falls too far behind reads from history and, once that is compacted, ends with
-//!   [`Error::Compacted`]. A slow watcher hurts only itself.
+//!   [`Error::Compacted`]. A slow watcher hurts only itself. A watch from a future revision waits for it.
+//! - Compaction at `r` forgets what was superseded or deleted before `r`: reads at `r` and above, and watches from
+//!   `r` on, stay exact, except that events *of* revision `r` itself may lack their previous state.
 //! - Revisions never go backwards, also across crashes.
 
+pub mod hub;
 pub mod memory;
 pub mod sled;
+mod txn;
+
+pub use txn::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_OPS};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -77,7 +85,13 @@ impl KeyRange {
         if self.is_single() { key == self.start } else { key >= &self.start[..] && key < &self.end[..] }
     }
 
-    /// The range as bounds for ordered maps.
+    /// Whether no key at all can be in the range.
+    pub fn is_empty(&self) -> bool {
+        !self.is_single() && self.start >= self.end
+    }
+
+    /// The range as bounds for ordered maps. Check [`KeyRange::is_empty`] first: ordered maps panic on reversed
+    /// bounds.
     pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let upper = if self.is_single() { Bound::Included(&self.start[..]) } else { Bound::Excluded(&self.end[..]) };
         (Bound::Included(&self.start[..]), upper)
@@ -184,8 +198,12 @@ pub enum WatchMessage {
 /// A running watch. Dropping it ends it.
 #[async_trait]
 pub trait Watch: Send {
-    /// The next message; `Err` is final.
+    /// The next message; `Err` is final. Cancel safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<WatchMessage, Error>;
+
+    /// Have [`Watch::next`] answer with one [`WatchMessage::Progress`] as soon as everything up to the store's
+    /// revision has been handed out (bookmarks).
+    fn request_progress(&mut self);
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -198,6 +216,9 @@ pub enum Error {
     Future(Revision),
     #[error("no space left for the store: {0}")]
     NoSpace(String),
+    /// The transaction itself is wrong or too large; nothing was done.
+    #[error("invalid transaction: {0}")]
+    Invalid(String),
     #[error("store is closed")]
     Closed,
     #[error("store failed while {step}: {message}")]
