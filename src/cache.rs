@@ -1,10 +1,35 @@
 //! One list+watch cache per kind for the whole process, many readers (DESIGN D5).
 //!
-//! A cache starts with its first reader and keeps itself current (relist on 410, backoff with jitter on errors).
-//! Objects are shared (`Arc`); `metadata.managedFields` and the last-applied annotation are dropped to save memory.
+//! A cache starts with its first reader and keeps itself current: a paginated list, then a watch from the list's
+//! revision; a new list on 410, retries with backoff and jitter on errors. Objects are shared (`Arc`);
+//! `metadata.managedFields` and the last-applied annotation are dropped to save memory, so an object from here must
+//! never be sent back whole: write with patches.
 
-use kube::Client;
-use std::sync::Arc;
+use crate::task::Group;
+use futures::{StreamExt, TryStreamExt};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use parking_lot::{Mutex, RwLock};
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, warn};
+
+/// Objects per page of a list.
+const LIST_PAGE: u32 = 500;
+/// Changes a subscriber may have unread; when full, all of them become one [`Notice::Resync`].
+const UNREAD_CHANGES: usize = 4096;
+/// How long one watch request lasts, seconds; the server ends it, we go on from the last revision.
+const WATCH_SECONDS: u32 = 290;
+/// Silence after which a watch is taken for dead: the server would have ended it itself.
+const WATCH_DEAD: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
+/// First and longest pause after an error.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// What `kubectl apply` leaves on every object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What a cache can hold: any k8s-openapi kind.
 pub trait Cached:
@@ -23,13 +48,21 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of an object.
+    pub fn of<K: kube::Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
 }
 
@@ -41,6 +74,13 @@ pub struct Change<K> {
     pub new: Option<Arc<K>>,
 }
 
+impl<K> Change<K> {
+    /// The newest form of the object that is known.
+    pub fn latest(&self) -> Option<&Arc<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
 /// What a subscriber gets.
 #[derive(Clone, Debug)]
 pub enum Notice<K> {
@@ -49,14 +89,33 @@ pub enum Notice<K> {
     Resync,
 }
 
+/// A way to find objects by something else than their key. `name` is unique within the kind.
+pub struct Index<K> {
+    pub name: &'static str,
+    pub values: fn(&K) -> Vec<String>,
+}
+
+/// Objects by the UID of their controlling owner.
+pub fn by_controller<K: Cached>() -> Index<K> {
+    Index { name: "controller-uid", values: |object| controller_uid(object).map(str::to_owned).into_iter().collect() }
+}
+
+/// UID of the owner reference with `controller: true`.
+pub fn controller_uid<K: kube::Resource>(object: &K) -> Option<&str> {
+    let owners = object.meta().owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
+}
+
 /// All caches of one process.
 pub struct Caches {
     client: Client,
+    group: Group,
+    running: Mutex<HashMap<(TypeId, String), Box<dyn Any + Send + Sync>>>,
 }
 
 impl Caches {
-    pub fn new(client: Client, _group: crate::task::Group) -> Arc<Self> {
-        Arc::new(Caches { client })
+    pub fn new(client: Client, group: Group) -> Arc<Self> {
+        Arc::new(Caches { client, group, running: Mutex::default() })
     }
 
     pub fn client(&self) -> Client {
@@ -65,59 +124,396 @@ impl Caches {
 
     /// The cache of a kind, started on first use.
     pub fn of<K: Cached>(self: &Arc<Self>) -> Cache<K> {
-        todo!()
+        self.selected("")
     }
 
     /// The cache of one kind restricted to a field selector (an agent's own pods: `spec.nodeName=x`); one per
     /// (kind, selector).
-    pub fn selected<K: Cached>(self: &Arc<Self>, _field_selector: &str) -> Cache<K> {
-        todo!()
+    pub fn selected<K: Cached>(self: &Arc<Self>, field_selector: &str) -> Cache<K> {
+        let mut running = self.running.lock();
+        let id = (TypeId::of::<K>(), field_selector.to_owned());
+        if let Some(cache) = running.get(&id).and_then(|c| c.downcast_ref::<Cache<K>>()) {
+            return cache.clone();
+        }
+        let cache = Cache::<K>::unfilled(self.group.clone());
+        let api = Api::all(self.client.clone());
+        self.group.spawn("cache", fill(cache.clone(), api, field_selector.to_owned()));
+        running.insert(id, Box::new(cache.clone()));
+        cache
     }
 }
 
 /// A shared view of one kind. Cheap to clone.
 pub struct Cache<K: Cached> {
-    _marker: std::marker::PhantomData<K>,
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K: Cached> {
+    state: RwLock<State<K>>,
+    /// Latest revision seen; 0 until the first list is complete.
+    revision: watch::Sender<u64>,
+    group: Group,
+}
+
+struct State<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    indexes: HashMap<&'static str, Indexed<K>>,
+    subscribers: Vec<Weak<Mailbox<K>>>,
+}
+
+struct Indexed<K> {
+    values: fn(&K) -> Vec<String>,
+    keys: HashMap<String, BTreeSet<Key>>,
+}
+
+impl<K> Indexed<K> {
+    fn remove(&mut self, key: &Key, object: &K) {
+        for value in (self.values)(object) {
+            if let Some(keys) = self.keys.get_mut(&value) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.keys.remove(&value);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, key: &Key, object: &K) {
+        for value in (self.values)(object) {
+            self.keys.entry(value).or_default().insert(key.clone());
+        }
+    }
+}
+
+impl<K> State<K> {
+    /// Put or remove one object and tell the subscribers.
+    fn set(&mut self, key: Key, new: Option<Arc<K>>) {
+        let old = match &new {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(&key),
+        };
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        for index in self.indexes.values_mut() {
+            old.iter().for_each(|o| index.remove(&key, o));
+            new.iter().for_each(|n| index.insert(&key, n));
+        }
+        let change = Change { key, old, new };
+        self.subscribers.retain(|s| s.upgrade().map(|mailbox| mailbox.push(&change)).is_some());
+    }
 }
 
 impl<K: Cached> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Cache { _marker: std::marker::PhantomData }
+        Cache { shared: self.shared.clone() }
     }
 }
 
 impl<K: Cached> Cache<K> {
-    /// Resolves after the first complete list.
-    pub async fn synced(&self) {
-        todo!()
+    fn unfilled(group: Group) -> Self {
+        let state = State { objects: BTreeMap::new(), indexes: HashMap::new(), subscribers: Vec::new() };
+        Cache { shared: Arc::new(Shared { state: RwLock::new(state), revision: watch::Sender::new(0), group }) }
     }
 
-    pub fn get(&self, _namespace: &str, _name: &str) -> Option<Arc<K>> {
-        todo!()
+    /// A cache with fixed contents at revision 1, for tests of what reads caches.
+    #[cfg(test)]
+    pub fn fixed(objects: impl IntoIterator<Item = K>) -> Self {
+        let cache = Self::unfilled(Group::root());
+        cache.replace(objects.into_iter().map(|o| (Key::of(&o), Arc::new(o))).collect(), 1);
+        cache
+    }
+
+    /// Resolves after the first complete list.
+    pub async fn synced(&self) {
+        self.reached(1).await;
+    }
+
+    pub fn is_synced(&self) -> bool {
+        self.revision() > 0
+    }
+
+    /// The latest revision this cache has seen, 0 before the first complete list. A write whose answer carries a
+    /// `resourceVersion` not above it is visible here.
+    pub fn revision(&self) -> u64 {
+        *self.shared.revision.borrow()
+    }
+
+    /// Resolves when [`Cache::revision`] is at least `revision`.
+    pub async fn reached(&self, revision: u64) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.shared.revision.subscribe().wait_for(|r| *r >= revision).await;
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.at(&Key::new(namespace, name))
+    }
+
+    pub fn at(&self, key: &Key) -> Option<Arc<K>> {
+        self.shared.state.read().objects.get(key).cloned()
     }
 
     pub fn list(&self) -> Vec<Arc<K>> {
-        todo!()
+        self.shared.state.read().objects.values().cloned().collect()
     }
 
-    pub fn list_in(&self, _namespace: &str) -> Vec<Arc<K>> {
-        todo!()
+    pub fn len(&self) -> usize {
+        self.shared.state.read().objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        let range = state.objects.range(Key::new(namespace, "")..);
+        range.take_while(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Objects that `index` files under `value`, in key order. The index is built at its first use.
+    pub fn by(&self, index: &Index<K>, value: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        if let Some(indexed) = state.indexes.get(index.name) {
+            let keys = indexed.keys.get(value).into_iter().flatten();
+            return keys.filter_map(|key| state.objects.get(key).cloned()).collect();
+        }
+        drop(state);
+        self.build(index);
+        self.by(index, value)
+    }
+
+    fn build(&self, index: &Index<K>) {
+        let mut state = self.shared.state.write();
+        let mut indexed = Indexed { values: index.values, keys: HashMap::new() };
+        state.objects.iter().for_each(|(key, object)| indexed.insert(key, object));
+        state.indexes.entry(index.name).or_insert(indexed);
     }
 
     /// Changes from now on. The caller lists first, or treats every key as changed.
     pub fn subscribe(&self) -> Changes<K> {
-        todo!()
+        let mailbox = Arc::new(Mailbox::default());
+        self.shared.state.write().subscribers.push(Arc::downgrade(&mailbox));
+        Changes { mailbox, group: self.shared.group.clone() }
+    }
+
+    /// The outcome of a complete list: what differs is told as changes.
+    fn replace(&self, mut listed: BTreeMap<Key, Arc<K>>, revision: u64) {
+        let mut state = self.shared.state.write();
+        let gone: Vec<Key> = state.objects.keys().filter(|key| !listed.contains_key(key)).cloned().collect();
+        gone.into_iter().for_each(|key| state.set(key, None));
+        listed.retain(|key, object| state.objects.get(key).is_none_or(|held| !Arc::ptr_eq(held, object)));
+        listed.into_iter().for_each(|(key, object)| state.set(key, Some(object)));
+        drop(state);
+        self.saw(revision);
+    }
+
+    fn saw(&self, revision: u64) {
+        self.shared.revision.send_if_modified(|r| std::mem::replace(r, revision.max(*r)) < revision);
+    }
+
+    /// The object held already, if it is the same version: relists then allocate nothing that stays.
+    fn share(&self, key: &Key, object: K) -> Arc<K> {
+        let version = &object.meta().resource_version;
+        match self.at(key) {
+            Some(held) if version.is_some() && held.meta().resource_version == *version => held,
+            _ => Arc::new(trimmed(object)),
+        }
+    }
+}
+
+/// Without the parts that no reader wants.
+fn trimmed<K: kube::Resource>(mut object: K) -> K {
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    object
+}
+
+/// A revision as a number; resource versions are comparable integers (KEP-5504).
+pub fn revision(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Why a watch ended.
+enum Ended {
+    /// In order: go on from the last revision.
+    Timeout,
+    /// Our revision is too old: list again.
+    Expired,
+    Failed(kube::Error),
+}
+
+/// The task behind a cache: list, watch, and again.
+async fn fill<K: Cached>(cache: Cache<K>, api: Api<K>, selector: String) {
+    let mut pause = Backoff::default();
+    let mut from: Option<u64> = None;
+    loop {
+        let revision = match from {
+            Some(revision) => revision,
+            None => match list(&cache, &api, &selector).await {
+                Ok(revision) => revision,
+                Err(error) => {
+                    debug!(kind = %K::kind(&()), %error, "list failed");
+                    pause.wait().await;
+                    continue;
+                }
+            },
+        };
+        let (mut last, started) = (revision, tokio::time::Instant::now());
+        from = match watch(&cache, &api, &selector, &mut last).await {
+            Ended::Timeout => Some(last),
+            Ended::Expired => None,
+            Ended::Failed(error) => {
+                warn!(kind = %K::kind(&()), %error, "watch failed");
+                Some(last)
+            }
+        };
+        if last > revision || started.elapsed() > BACKOFF_MAX {
+            pause = Backoff::default();
+        } else {
+            pause.wait().await;
+        }
+    }
+}
+
+async fn list<K: Cached>(cache: &Cache<K>, api: &Api<K>, selector: &str) -> kube::Result<u64> {
+    let mut params = ListParams::default().limit(LIST_PAGE).fields(selector);
+    params.field_selector = params.field_selector.filter(|s| !s.is_empty());
+    let mut listed = BTreeMap::new();
+    loop {
+        let page = api.list(&params).await?;
+        for object in page.items {
+            let key = Key::of(&object);
+            let object = cache.share(&key, object);
+            listed.insert(key, object);
+        }
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            // A server without revisions would leave readers waiting for ever: 1 is "complete".
+            let revision = revision(page.metadata.resource_version.as_deref()).max(1);
+            cache.replace(listed, revision);
+            return Ok(revision);
+        }
+    }
+}
+
+/// Apply events until the watch ends; `last` follows the revisions seen.
+async fn watch<K: Cached>(cache: &Cache<K>, api: &Api<K>, selector: &str, last: &mut u64) -> Ended {
+    let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+    params.field_selector = Some(selector.to_owned()).filter(|s| !s.is_empty());
+    let mut events = match api.watch(&params, &last.to_string()).await {
+        Ok(events) => events.boxed(),
+        Err(kube::Error::Api(status)) if status.code == GONE => return Ended::Expired,
+        Err(error) => return Ended::Failed(error),
+    };
+    loop {
+        let event = match tokio::time::timeout(WATCH_DEAD, events.try_next()).await {
+            Err(_) | Ok(Ok(None)) => return Ended::Timeout,
+            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Ended::Expired,
+            Ok(Err(error)) => return Ended::Failed(error),
+            Ok(Ok(Some(event))) => event,
+        };
+        let seen = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                let (key, seen) = (Key::of(&object), revision(object.meta().resource_version.as_deref()));
+                cache.shared.state.write().set(key, Some(Arc::new(trimmed(object))));
+                seen
+            }
+            WatchEvent::Deleted(object) => {
+                cache.shared.state.write().set(Key::of(&object), None);
+                revision(object.meta().resource_version.as_deref())
+            }
+            WatchEvent::Bookmark(bookmark) => revision(Some(&bookmark.metadata.resource_version)),
+            WatchEvent::Error(status) if status.code == GONE => return Ended::Expired,
+            WatchEvent::Error(status) => return Ended::Failed(kube::Error::Api(status)),
+        };
+        *last = seen.max(*last);
+        cache.saw(*last);
+    }
+}
+
+/// `Status.code` of an expired revision.
+const GONE: u16 = crate::status::Reason::Expired.parts().1;
+
+/// Doubling pauses with jitter.
+#[derive(Default)]
+struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    async fn wait(&mut self) {
+        let pause = BACKOFF_MAX.min(BACKOFF_MIN * 2u32.saturating_pow(self.tries.min(16)));
+        self.tries += 1;
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
+    }
+}
+
+/// Unread changes of one subscriber.
+struct Mailbox<K> {
+    unread: Mutex<Unread<K>>,
+    wake: Notify,
+}
+
+struct Unread<K> {
+    changes: VecDeque<Change<K>>,
+    overflowed: bool,
+}
+
+impl<K> Default for Mailbox<K> {
+    fn default() -> Self {
+        let unread = Unread { changes: VecDeque::new(), overflowed: false };
+        Mailbox { unread: Mutex::new(unread), wake: Notify::new() }
+    }
+}
+
+impl<K> Mailbox<K> {
+    fn push(&self, change: &Change<K>) {
+        let mut unread = self.unread.lock();
+        if unread.changes.len() >= UNREAD_CHANGES {
+            unread.changes = VecDeque::new();
+            unread.overflowed = true;
+        }
+        if !unread.overflowed {
+            let Change { key, old, new } = change;
+            unread.changes.push_back(Change { key: key.clone(), old: old.clone(), new: new.clone() });
+        }
+        drop(unread);
+        self.wake.notify_one();
+    }
+
+    fn pop(&self) -> Option<Notice<K>> {
+        let mut unread = self.unread.lock();
+        if std::mem::take(&mut unread.overflowed) {
+            return Some(Notice::Resync);
+        }
+        unread.changes.pop_front().map(Notice::Change)
     }
 }
 
 /// A subscription; bounded, a slow reader gets [`Notice::Resync`].
 pub struct Changes<K: Cached> {
-    _marker: std::marker::PhantomData<K>,
+    mailbox: Arc<Mailbox<K>>,
+    group: Group,
 }
 
 impl<K: Cached> Changes<K> {
     /// The next notice; None when the process stops.
     pub async fn next(&mut self) -> Option<Notice<K>> {
-        todo!()
+        loop {
+            if let Some(notice) = self.mailbox.pop() {
+                return Some(notice);
+            }
+            tokio::select! {
+                () = self.mailbox.wake.notified() => {}
+                () = self.group.cancelled() => return None,
+            }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

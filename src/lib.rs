@@ -6,6 +6,7 @@
 //! | [`task`] | the only place that spawns |
 //! | [`object`], [`status`], [`field`], [`selector`], [`quantity`], [`time`] | small value types of the API |
 //! | [`client`], [`cache`] | the kube client on either transport; one list+watch cache per kind |
+//! | [`events`] | the event recorder |
 //! | [`pki`], [`durable`] | certificates; files that survive power cuts |
 //! | [`wire`] | what server and agent both speak |
 //! | [`server`] | the API server |
@@ -22,6 +23,7 @@ pub mod cache;
 pub mod client;
 pub mod controllers;
 pub mod durable;
+pub mod events;
 pub mod field;
 pub mod netproxy;
 pub mod object;

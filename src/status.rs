@@ -31,7 +31,7 @@ pub enum Reason {
 
 impl Reason {
     /// The reason's wire name and HTTP status code.
-    pub fn parts(self) -> (&'static str, u16) {
+    pub const fn parts(self) -> (&'static str, u16) {
         match self {
             Reason::Unauthorized => ("Unauthorized", 401),
             Reason::Forbidden => ("Forbidden", 403),

@@ -1,0 +1,128 @@
+use super::*;
+use axum::body::Body;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+fn object(name: &str, version: u64) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": name,
+        "resourceVersion": version.to_string(), "managedFields": [{"manager": "x"}],
+        "annotations": {LAST_APPLIED: "{}", "kept": "1"},
+        "ownerReferences": [{"apiVersion": "v1", "kind": "K", "name": "o", "uid": "owner", "controller": true}]}})
+}
+
+fn list_of(version: u64, items: Vec<Value>, next: &str) -> Value {
+    let metadata = json!({"resourceVersion": version.to_string(), "continue": next});
+    json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items})
+}
+
+fn event(kind: &str, object: Value) -> Value {
+    json!({"type": kind, "object": object})
+}
+
+/// A server that answers what the test queues: one value a list, a stream of values a watch.
+fn scripted(
+    lists: Vec<Value>,
+    watches: Vec<Vec<Value>>,
+) -> (Client, mpsc::UnboundedReceiver<String>, mpsc::UnboundedSender<Value>) {
+    let (seen, requests) = mpsc::unbounded_channel();
+    let (live, rest) = mpsc::unbounded_channel::<Value>();
+    let script = Arc::new(Mutex::new((VecDeque::from(lists), VecDeque::from(watches), Some(rest))));
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let mut script = script.lock();
+        let line = |v: Value| Ok::<_, std::io::Error>(bytes::Bytes::from(format!("{v}\n")));
+        let body = if query.contains("watch=true") {
+            let head = script.1.pop_front().map(futures::stream::iter).map(|s| s.map(line).left_stream());
+            let tail = || {
+                let rest = script.2.take().expect("one live watch");
+                tokio_stream::wrappers::UnboundedReceiverStream::new(rest).map(line).right_stream()
+            };
+            Body::from_stream(head.unwrap_or_else(tail))
+        } else {
+            Body::from(script.0.pop_front().expect("a queued list").to_string())
+        };
+        let _ = seen.send(query);
+        async move { Ok::<_, std::convert::Infallible>(Response::new(body)) }
+    });
+    (Client::new(service, "default"), requests, live)
+}
+
+fn names(cache: &Cache<ConfigMap>) -> Vec<String> {
+    cache.list_in("ns").iter().map(|o| o.metadata.name.clone().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn lists_pages_watches_and_lists_again_when_expired() {
+    let gone = json!({"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "old"});
+    let lists = vec![
+        list_of(10, vec![object("a", 3)], "next"),
+        list_of(10, vec![object("b", 4)], ""),
+        list_of(20, vec![object("b", 4), object("d", 19)], ""),
+    ];
+    let watches =
+        vec![vec![event("ADDED", object("c", 11)), event("DELETED", object("a", 12))], vec![event("ERROR", gone)]];
+    let (client, mut requests, live) = scripted(lists, watches);
+    let group = Group::root();
+    let caches = Caches::new(client, group.clone());
+    let cache = caches.of::<ConfigMap>();
+    let mut changes = cache.subscribe();
+    cache.reached(20).await;
+    assert_eq!(names(&cache), ["b", "d"]);
+    live.send(event("MODIFIED", object("d", 25))).unwrap();
+    cache.reached(25).await;
+
+    let mut told = Vec::new();
+    while told.len() < 7 {
+        let Some(Notice::Change(change)) = changes.next().await else { panic!("no resync expected") };
+        told.push((change.key.name, change.old.is_some(), change.new.is_some()));
+    }
+    let expected = [("a", false, true), ("b", false, true), ("c", false, true), ("a", true, false)];
+    assert_eq!(told[..4], expected.map(|(n, o, w)| (n.to_owned(), o, w)));
+    assert_eq!(
+        told[4..],
+        [("c", true, false), ("d", false, true), ("d", true, true)].map(|(n, o, w)| (n.to_owned(), o, w))
+    );
+
+    let mut seen = Vec::new();
+    while let Ok(query) = requests.try_recv() {
+        seen.push(query);
+    }
+    assert!(seen[1].contains("continue=next"), "{seen:?}");
+    assert!(seen[2].contains("resourceVersion=10") && seen[3].contains("resourceVersion=12"), "{seen:?}");
+    assert!(!seen[4].contains("watch"), "a fresh list after 410: {seen:?}");
+
+    let kept = cache.get("ns", "d").unwrap();
+    assert!(kept.metadata.managed_fields.is_none());
+    assert_eq!(kept.metadata.annotations.as_ref().unwrap().keys().collect::<Vec<_>>(), ["kept"]);
+    let owned = cache.by(&by_controller(), "owner");
+    assert_eq!(owned.len(), 2);
+    group.cancel();
+    assert!(changes.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_one_resync() {
+    let cache = Cache::<ConfigMap>::fixed([]);
+    let mut changes = cache.subscribe();
+    for n in 0..=UNREAD_CHANGES {
+        let object: ConfigMap = serde_json::from_value(object(&n.to_string(), 1)).unwrap();
+        cache.shared.state.write().set(Key::of(&object), Some(Arc::new(object)));
+    }
+    assert!(matches!(changes.next().await, Some(Notice::Resync)));
+    assert!(changes.mailbox.pop().is_none());
+}
+
+#[test]
+fn indexes_follow_changes() {
+    let make = |name: &str, version| serde_json::from_value::<ConfigMap>(object(name, version)).unwrap();
+    let cache = Cache::fixed([make("a", 1), make("b", 1)]);
+    assert_eq!(cache.by(&by_controller(), "owner").len(), 2);
+    let mut changed = make("a", 2);
+    changed.metadata.owner_references = None;
+    cache.shared.state.write().set(Key::of(&changed), Some(Arc::new(changed)));
+    let left: Vec<_> = cache.by(&by_controller(), "owner").iter().map(|o| Key::of(o.as_ref())).collect();
+    assert_eq!(left, [Key::new("ns", "b")]);
+    assert!(cache.by(&by_controller(), "other").is_empty());
+}
