@@ -1,0 +1,46 @@
+//! The floor of the clock for certificates (DESIGN D11): a machine without a battery starts in 1970, and must neither
+//! issue certificates from then nor refuse its own. Time never counts as earlier than the last time written to disk,
+//! nor than this source.
+
+use crate::durable;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// No executable of this source existed before: 2026-06-01.
+const SOURCE_FLOOR: i64 = 1_780_272_000;
+/// Holds the last known time as decimal Unix seconds.
+const FILE: &str = "last-time";
+
+static FLOOR: AtomicI64 = AtomicI64::new(SOURCE_FLOOR);
+
+/// Unix seconds now, never below the floor.
+pub fn now() -> i64 {
+    let system = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(system.as_secs()).unwrap_or(i64::MAX).max(FLOOR.load(Ordering::Relaxed))
+}
+
+/// Take the time written by an earlier run as floor. A missing or unreadable file leaves the floor as it is.
+pub fn raise_floor(dir: &Path) {
+    let written = std::fs::read_to_string(dir.join(FILE)).ok().and_then(|text| text.trim().parse().ok());
+    FLOOR.fetch_max(written.unwrap_or(SOURCE_FLOOR), Ordering::Relaxed);
+}
+
+/// Write the current time for the next start.
+pub fn persist_floor(dir: &Path) -> Result<()> {
+    let path = dir.join(FILE);
+    durable::write(&path, now().to_string().as_bytes(), durable::PUBLIC)
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// The floored clock for rustls.
+#[derive(Debug)]
+pub struct FlooredClock;
+
+impl rustls::time_provider::TimeProvider for FlooredClock {
+    fn current_time(&self) -> Option<rustls_pki_types::UnixTime> {
+        let seconds = u64::try_from(now()).ok()?;
+        Some(rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}

@@ -1,0 +1,66 @@
+//! The API server's TLS configuration, with a certificate that can be swapped while the listener runs.
+
+use super::authority::Authority;
+use super::clock::FlooredClock;
+use super::leaf::Leaf;
+use anyhow::{Context, Result};
+use arc_swap::ArcSwapOption;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::Arc;
+
+/// TLS sessions kept for resumption; the oldest goes when full.
+const SESSIONS: usize = 256;
+
+/// The certificate that new handshakes get.
+#[derive(Debug, Default)]
+pub struct LiveCertificate(ArcSwapOption<CertifiedKey>);
+
+impl LiveCertificate {
+    pub fn is_empty(&self) -> bool {
+        self.0.load().is_none()
+    }
+
+    /// Use this leaf from the next handshake on.
+    pub fn set(&self, leaf: &Leaf) -> Result<()> {
+        let chain = CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .context("parsing the serving certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).context("parsing the serving key")?;
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).context("using the serving key")?;
+        self.0.store(Some(Arc::new(CertifiedKey::new(chain, key))));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for LiveCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load_full()
+    }
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// HTTP/2 and 1.1 by ALPN; client certificates of `client_ca` are verified when offered.
+pub(super) fn server_config(live: Arc<LiveCertificate>, client_ca: &Authority) -> Result<Arc<ServerConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(client_ca.der().clone()).context("trusting the client CA")?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .context("building the client verifier")?;
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(FlooredClock))
+        .with_safe_default_protocol_versions()
+        .context("choosing TLS versions")?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(live);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    Ok(Arc::new(config))
+}

@@ -1,0 +1,137 @@
+use super::*;
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+
+fn config(sans: &[&str]) -> PkiConfig {
+    PkiConfig {
+        node_name: "node-1".into(),
+        node_ips: vec!["192.0.2.7".parse().unwrap()],
+        service_ips: vec!["10.43.0.1".parse().unwrap()],
+        cluster_domain: "cluster.local".into(),
+        tls_sans: sans.iter().map(|s| (*s).to_owned()).collect(),
+    }
+}
+
+fn contents(dir: &Path) -> HashMap<String, String> {
+    let read =
+        |e: std::fs::DirEntry| (e.file_name().into_string().unwrap(), std::fs::read_to_string(e.path()).unwrap());
+    let mut all: HashMap<_, _> = std::fs::read_dir(dir).unwrap().map(|e| read(e.unwrap())).collect();
+    all.remove("last-time");
+    all
+}
+
+#[test]
+fn a_second_start_changes_nothing_and_keys_are_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    let first = contents(dir.path());
+    let again = Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    assert_eq!(first, contents(dir.path()));
+    assert!(!again.renew().unwrap());
+    for name in first.keys().filter(|n| n.ends_with(".key")) {
+        let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(first.len(), 3 * 2 + 6 * 2 + 1);
+}
+
+#[test]
+fn a_new_name_reissues_only_the_serving_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    let before = contents(dir.path());
+    Pki::load_or_create(dir.path(), config(&["api.example.org", "::0:1"])).unwrap();
+    let after = contents(dir.path());
+    let changed: Vec<&String> = after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, _)| k).collect();
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed.iter().all(|n| n.starts_with("serving-apiserver")), "{changed:?}");
+}
+
+#[test]
+fn torn_pairs_are_mended_or_refused() {
+    let cases = [
+        ("serving-apiserver.key", true),
+        ("client-admin.crt", true),
+        ("server-ca.key", false), // clients trust this CA: never replaced silently
+    ];
+    for (name, mended) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        Pki::load_or_create(dir.path(), config(&[])).unwrap();
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+        assert_eq!(Pki::load_or_create(dir.path(), config(&[])).is_ok(), mended, "{name}");
+    }
+}
+
+#[test]
+fn signatures_verify_only_what_was_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    let key = pki.service_account_key();
+    let signature = key.sign(b"hello").unwrap();
+    assert!(key.public().verifies(b"hello", &signature));
+    assert!(!key.public().verifies(b"hellO", &signature));
+    let jwk = key.public().to_jwk();
+    assert_eq!(jwk["x"].as_str().unwrap().len(), 43);
+}
+
+#[test]
+fn kubeconfig_is_yaml_with_the_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    let text = pki.admin_kubeconfig("https://192.0.2.7:6443").unwrap();
+    let yaml: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    assert_eq!(yaml["clusters"][0]["cluster"]["server"].as_str(), Some("https://192.0.2.7:6443"));
+    assert!(yaml["users"][0]["user"]["client-key-data"].is_string());
+}
+
+/// A TLS handshake over memory with the admin's certificate, for each name the certificate must carry.
+#[test]
+fn handshakes_by_every_name_and_with_client_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(dir.path(), config(&["api.example.org"])).unwrap();
+    let names = [
+        "127.0.0.1",
+        "::1",
+        "localhost",
+        "node-1",
+        "192.0.2.7",
+        "10.43.0.1",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "api.example.org",
+    ];
+    let server = pki.server_config().unwrap();
+    for name in names {
+        assert_eq!(handshake(&pki, server.clone(), name).unwrap(), 1, "{name}");
+    }
+    assert!(handshake(&pki, server, "other.example.org").is_err());
+}
+
+/// Number of client certificates the server saw.
+fn handshake(pki: &Pki, server: Arc<rustls::ServerConfig>, name: &str) -> Result<usize, rustls::Error> {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pki.server_ca().der().clone())?;
+    let leaf = Leaf::load(&pki.dir, files::ADMIN).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(leaf.cert_pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(serving::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    let mut client =
+        rustls::ClientConnection::new(Arc::new(client), name.to_owned().try_into().expect("test names are valid"))?;
+    let mut server = rustls::ServerConnection::new(server)?;
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets()?;
+        wire.clear();
+        server.write_tls(&mut wire).unwrap();
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok(server.peer_certificates().map_or(0, <[_]>::len))
+}
