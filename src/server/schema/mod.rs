@@ -1,10 +1,13 @@
 //! The schema table: types of every served kind as data (DESIGN D2). It drives strict decoding, pruning, strategic
-//! merge, server-side apply, protobuf and OpenAPI. The table is loaded once from a compressed file in the
-//! repository; CRDs add types at run time.
+//! merge, server-side apply, protobuf and OpenAPI. The table is parsed once from `table.tsv`, which
+//! `scripts/schema.py` writes; names are slices of that text in the executable, so that the table costs well under a
+//! megabyte. CRDs add types at run time.
 
 use serde_json::Value;
+use std::collections::HashMap;
 
 pub mod check;
+mod load;
 
 /// A type in the table. Ids are indices and stable for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,9 +37,22 @@ pub enum Type {
     FieldsV1,
     /// Any JSON (JSONSchemaProps.default and the like).
     Json,
+    /// JSONSchemaProps (the type of this id) or something simpler in its place.
+    SchemaOr(TypeId, Instead),
     Struct(TypeId),
     List(Box<Type>),
     Map(Box<Type>),
+}
+
+/// What may stand where a JSONSchemaProps is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// `items`: a list of schemas.
+    Schemas,
+    /// `additionalProperties`: true or false.
+    Bool,
+    /// `dependencies`: a list of property names.
+    Strings,
 }
 
 /// How server-side apply and strategic merge treat a list.
@@ -66,10 +82,15 @@ pub struct Field {
     /// A Go pointer: absent and zero differ.
     pub pointer: bool,
     pub omitempty: bool,
-    /// Embedded without a name of its own (`json:",inline"`).
-    pub inline: bool,
-    /// Protobuf field number, 0 where unknown.
+    /// Never written when zero, also for structs (`json:",omitzero"`).
+    pub omitzero: bool,
+    /// The Go type as upstream's decoder names it in errors: `int32`, `v1.PodSpec`, `[]v1.Container`.
+    pub go: &'static str,
+    /// Protobuf field number, 0 where there is none.
     pub pb: u32,
+    /// Structs embedded in Go are flat in JSON and messages of their own in protobuf: the numbers of those messages,
+    /// outermost first, zero-padded.
+    pub outer: [u32; 2],
     pub list: ListType,
     /// `x-kubernetes-map-type: atomic` / struct type atomic: replaced as a whole by apply.
     pub atomic: bool,
@@ -85,7 +106,7 @@ pub struct TypeDef {
     pub name: &'static str,
     /// Sorted by `json` for lookup.
     pub fields: Vec<Field>,
-    /// (group, version, kind) where this is a top-level kind.
+    /// (group, version, kind) where this is a top-level kind; `("*", "*", kind)` for what belongs to every group.
     pub gvks: Vec<(&'static str, &'static str, &'static str)>,
     /// Struct-level `x-kubernetes-map-type: atomic`.
     pub atomic: bool,
@@ -97,26 +118,50 @@ impl TypeDef {
     }
 }
 
+impl TypeDef {
+    /// Go's name of the type without its package: `PodSpec`.
+    pub fn short_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
 /// The table. `schema::builtin()` is the compiled-in one.
 #[derive(Default)]
 pub struct Schema {
     pub types: Vec<TypeDef>,
+    kinds: HashMap<(&'static str, &'static str, &'static str), TypeId>,
+    names: HashMap<&'static str, TypeId>,
 }
 
 impl Schema {
+    /// A table of these types.
+    pub fn new(types: Vec<TypeDef>) -> Self {
+        let mut schema = Schema { types, ..Default::default() };
+        for (i, def) in schema.types.iter().enumerate() {
+            let id = TypeId(i as u32);
+            schema.names.insert(def.name, id);
+            schema.kinds.extend(def.gvks.iter().map(|gvk| (*gvk, id)));
+        }
+        schema
+    }
+
     pub fn get(&self, id: TypeId) -> &TypeDef {
         &self.types[id.0 as usize]
     }
 
     /// The type of a kind.
     pub fn of(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
-        let matches = |d: &TypeDef| d.gvks.iter().any(|g| *g == (group, version, kind));
-        self.types.iter().position(matches).map(|i| TypeId(i as u32))
+        self.kinds.get(&(group, version, kind)).or_else(|| self.kinds.get(&("*", "*", kind))).copied()
+    }
+
+    /// The type with this OpenAPI definition name.
+    pub fn named(&self, name: &str) -> Option<TypeId> {
+        self.names.get(name).copied()
     }
 }
 
 /// The built-in table, loaded on first use.
 pub fn builtin() -> &'static Schema {
-    static TABLE: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(Schema::default);
+    static TABLE: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(|| load::table(include_str!("table.tsv")));
     &TABLE
 }
