@@ -50,4 +50,6 @@ pub struct RequestInfo {
     pub name: String,
     /// Path segments after the subresource (`proxy/a/b` → `a/b`).
     pub rest: String,
+    /// `fieldSelector` of list, watch and deletecollection, decoded; authorizers may narrow by it.
+    pub field_selector: String,
 }
