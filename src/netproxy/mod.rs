@@ -1,6 +1,9 @@
 //! Services → nftables, pod network (CNI), node-local DNS (DESIGN D7, D8, D9). Sees the cluster through `client` and
 //! `cache` only.
 
+pub mod net;
+mod netlink;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -22,4 +25,10 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Name of our nft table (`kedge`; an instance's own in tests).
     pub table: String,
+    /// First letters of the host side of every pod's veth, at most 4 (`kdg`; an instance's own in tests).
+    pub interface_prefix: String,
+    /// Where the container runtime looks for network configurations: `<data-dir>/agent/cni/net.d`.
+    pub cni_conf_dir: PathBuf,
+    /// Where it looks for plugins: `<data-dir>/agent/cni/bin`; both plugins there are links to our executable.
+    pub cni_bin_dir: PathBuf,
 }
