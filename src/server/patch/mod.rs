@@ -1,11 +1,11 @@
 //! The four patch types, all pure: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge, server-side apply.
 
-use crate::object::Object;
 use crate::server::schema::{Schema, TypeId};
-use crate::status::Result;
 
 pub mod apply;
+pub mod fields;
 pub mod json;
+pub mod managed;
 pub mod merge;
 pub mod strategic;
 
@@ -28,5 +28,3 @@ pub struct Manager<'a> {
     pub time: &'a str,
 }
 
-/// A patch function that needs no managers.
-pub type Patcher = fn(&Object, &Object, Typed<'_>) -> Result<Object>;
