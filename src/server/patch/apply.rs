@@ -14,8 +14,15 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Fields of `metadata` that nobody manages.
 const UNMANAGED_METADATA: &[&str] = &[
-    "f:name", "f:namespace", "f:creationTimestamp", "f:selfLink", "f:uid", "f:clusterName", "f:generation",
-    "f:managedFields", "f:resourceVersion",
+    "f:name",
+    "f:namespace",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:uid",
+    "f:clusterName",
+    "f:generation",
+    "f:managedFields",
+    "f:resourceVersion",
 ];
 
 /// Apply `config` by `manager` on `live` (None: create). `force` takes ownership on conflict, else 409 with one
@@ -313,5 +320,147 @@ fn refresh_last_applied(live: &Object, config: &Object, manager: Manager<'_>, me
         let mut text = config.to_string();
         text.push('\n');
         merged.set_at(&["metadata", "annotations", LAST_APPLIED], Value::from(text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::schema;
+    use serde_json::json;
+
+    const DEPLOYMENT: (&str, &str, &str) = ("apps", "v1", "Deployment");
+
+    fn typed(kind: (&str, &str, &str)) -> Typed<'static> {
+        let schema = schema::builtin();
+        Typed { schema, ty: schema.of(kind.0, kind.1, kind.2).expect("a built-in kind") }
+    }
+
+    fn manager(name: &str) -> Manager<'_> {
+        Manager { name, api_version: "apps/v1", subresource: "", time: "2026-01-02T03:04:05Z" }
+    }
+
+    fn owned(object: &Value, name: &str) -> Vec<String> {
+        let managers = Managers::of(object);
+        managers.0.iter().filter(|e| e.id.manager == name).flat_map(|e| e.set.paths()).collect()
+    }
+
+    fn spec(spec: Value) -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec})
+    }
+
+    fn applied(live: Option<&Value>, name: &str, config: Value, force: bool) -> Result<Value> {
+        apply(live, &config, manager(name), force, typed(DEPLOYMENT))
+    }
+
+    #[test]
+    fn a_new_object_belongs_to_its_applier() {
+        let config = spec(json!({"replicas": 2, "template": {"spec": {"containers": [
+            {"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]}}}));
+        let object = applied(None, "me", config, false).expect("no conflict");
+        assert_eq!(
+            owned(&object, "me"),
+            [
+                ".spec.replicas",
+                ".spec.template.spec.containers[name=\"c\"]",
+                ".spec.template.spec.containers[name=\"c\"].image",
+                ".spec.template.spec.containers[name=\"c\"].name",
+                ".spec.template.spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"]",
+                ".spec.template.spec.containers[name=\"c\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
+            ]
+        );
+    }
+
+    #[test]
+    fn dropped_fields_go_unless_someone_else_owns_them() {
+        let first =
+            applied(None, "a", spec(json!({"replicas": 2, "paused": true, "minReadySeconds": 5})), false).unwrap();
+        let shared = applied(Some(&first), "b", spec(json!({"paused": true})), false).expect("same value: no conflict");
+        let second = applied(Some(&shared), "a", spec(json!({"replicas": 2})), false).unwrap();
+        assert_eq!(second["spec"], json!({"replicas": 2, "paused": true}));
+        assert_eq!(owned(&second, "a"), [".spec.replicas"]);
+        assert_eq!(owned(&second, "b"), [".spec.paused"]);
+    }
+
+    #[test]
+    fn a_removed_list_item_takes_its_defaults_with_it() {
+        let two = spec(
+            json!({"template": {"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}}}),
+        );
+        let mut live = applied(None, "me", two, false).unwrap();
+        live["spec"]["template"]["spec"]["containers"][1]["imagePullPolicy"] = json!("Always");
+        let one = spec(json!({"template": {"spec": {"containers": [{"name": "a", "image": "1"}]}}}));
+        let object = applied(Some(&live), "me", one, false).unwrap();
+        assert_eq!(object["spec"]["template"]["spec"]["containers"], json!([{"name": "a", "image": "1"}]));
+    }
+
+    #[test]
+    fn another_managers_value_is_a_conflict_until_forced() {
+        let live = applied(None, "a", spec(json!({"replicas": 2})), false).unwrap();
+        let refused = applied(Some(&live), "b", spec(json!({"replicas": 3})), false).unwrap_err();
+        assert_eq!(refused.message, "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas");
+        assert_eq!((refused.code(), refused.details.unwrap().causes[0].field.as_str()), (409, ".spec.replicas"));
+        let forced = applied(Some(&live), "b", spec(json!({"replicas": 3})), true).unwrap();
+        assert_eq!(forced["spec"]["replicas"], 3);
+        assert_eq!((owned(&forced, "a"), owned(&forced, "b")), (vec![], vec![".spec.replicas".to_owned()]));
+    }
+
+    #[test]
+    fn updates_take_what_they_change() {
+        let live = applied(None, "a", spec(json!({"replicas": 2, "minReadySeconds": 1})), false).unwrap();
+        let mut new = live.clone();
+        new["spec"]["replicas"] = json!(5);
+        new["spec"]["paused"] = json!(true);
+        new["status"] = json!({"replicas": 9});
+        update(Some(&live), &mut new, manager("scaler"), typed(DEPLOYMENT));
+        assert_eq!(owned(&new, "a"), [".spec.minReadySeconds"]);
+        assert_eq!(owned(&new, "scaler"), [".spec.paused", ".spec.replicas"]);
+        let refused = applied(Some(&new), "a", spec(json!({"replicas": 2, "minReadySeconds": 1})), false).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1: .spec.replicas"
+        );
+    }
+
+    #[test]
+    fn managed_fields_can_be_reset_and_are_kept_when_absent() {
+        let live = applied(None, "a", spec(json!({"replicas": 2})), false).unwrap();
+        let mut kept = live.clone();
+        kept.remove_at(&["metadata", "managedFields"]);
+        update(Some(&live), &mut kept, manager("x"), typed(DEPLOYMENT));
+        assert_eq!(kept, live);
+        let mut reset = live.clone();
+        reset["metadata"]["managedFields"] = json!([{}]);
+        update(Some(&live), &mut reset, manager("x"), typed(DEPLOYMENT));
+        assert_eq!(reset.at(&["metadata", "managedFields"]), None);
+    }
+
+    #[test]
+    fn kubectl_moves_from_client_side_without_conflict() {
+        let config = spec(json!({"replicas": 2}));
+        let mut live = config.clone();
+        live.set_at(&["metadata", "annotations", LAST_APPLIED], Value::from(config.to_string()));
+        update(None, &mut live, manager("kubectl-client-side-apply"), typed(DEPLOYMENT));
+        let wanted = spec(json!({"replicas": 3}));
+        assert!(applied(Some(&live), "other", wanted.clone(), false).is_err());
+        let moved = applied(Some(&live), "kubectl", wanted, false).expect("kubectl may");
+        assert_eq!(moved["spec"]["replicas"], 3);
+    }
+
+    #[test]
+    fn many_updaters_are_squashed() {
+        let mut live = spec(json!({"replicas": 0}));
+        for i in 0..30 {
+            let mut new = live.clone();
+            new.set_at(&["metadata", "labels", &format!("l{i}")], json!("x"));
+            let (name, time) = (format!("m{i}"), format!("2026-01-02T03:04:{i:02}Z"));
+            let who = Manager { name: &name, time: &time, ..manager("") };
+            update(Some(&live), &mut new, who, typed(DEPLOYMENT));
+            live = new;
+        }
+        let managers = Managers::of(&live);
+        assert_eq!(managers.0.len(), 10);
+        assert!(managers.0.iter().any(|e| e.id.manager == "ancient-changes"));
+        assert_eq!(managers.0.iter().map(|e| e.set.paths().len()).sum::<usize>(), 30);
     }
 }

@@ -24,10 +24,11 @@ enum Operation {
 
 /// Apply a JSON patch document to an object. A failed `test` or a bad path is 422, a malformed document 400.
 pub fn patch(current: &Object, document: &[u8]) -> Result<Object> {
-    let operations: Vec<Operation> = serde_json::from_slice(document)
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let operations: Vec<Operation> =
+        serde_json::from_slice(document).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     if operations.len() > MAX_OPERATIONS {
-        let text = format!("the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
+        let text =
+            format!("the allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
         return Err(Status::new(Reason::RequestEntityTooLarge, text));
     }
     let mut out = current.clone();
@@ -112,9 +113,7 @@ fn remove(root: &mut Value, path: &str) -> Result<Value, String> {
     let (parent, last) = split(path)?;
     let removed = match root.pointer_mut(parent) {
         Some(Value::Object(map)) => map.remove(&last),
-        Some(Value::Array(items)) => {
-            last.parse::<usize>().ok().filter(|i| *i < items.len()).map(|i| items.remove(i))
-        }
+        Some(Value::Array(items)) => last.parse::<usize>().ok().filter(|i| *i < items.len()).map(|i| items.remove(i)),
         _ => None,
     };
     removed.ok_or_else(|| missing("remove", path))
@@ -133,13 +132,32 @@ mod tests {
     #[test]
     fn operations() {
         let doc = || json!({"a": {"b": 1}, "l": [1, 2], "x/y": 0});
-        check(doc(), json!([{"op": "add", "path": "/l/1", "value": 9}]), Ok(json!({"a": {"b": 1}, "l": [1, 9, 2], "x/y": 0})));
-        check(doc(), json!([{"op": "add", "path": "/l/-", "value": 9}]), Ok(json!({"a": {"b": 1}, "l": [1, 2, 9], "x/y": 0})));
+        check(
+            doc(),
+            json!([{"op": "add", "path": "/l/1", "value": 9}]),
+            Ok(json!({"a": {"b": 1}, "l": [1, 9, 2], "x/y": 0})),
+        );
+        check(
+            doc(),
+            json!([{"op": "add", "path": "/l/-", "value": 9}]),
+            Ok(json!({"a": {"b": 1}, "l": [1, 2, 9], "x/y": 0})),
+        );
         check(doc(), json!([{"op": "remove", "path": "/x~1y"}]), Ok(json!({"a": {"b": 1}, "l": [1, 2]})));
-        check(doc(), json!([{"op": "replace", "path": "/a/b", "value": 2}]), Ok(json!({"a": {"b": 2}, "l": [1, 2], "x/y": 0})));
-        check(doc(), json!([{"op": "move", "from": "/a/b", "path": "/c"}]), Ok(json!({"a": {}, "c": 1, "l": [1, 2], "x/y": 0})));
-        check(doc(), json!([{"op": "copy", "from": "/a", "path": "/c"}, {"op": "test", "path": "/c/b", "value": 1}]),
-            Ok(json!({"a": {"b": 1}, "c": {"b": 1}, "l": [1, 2], "x/y": 0})));
+        check(
+            doc(),
+            json!([{"op": "replace", "path": "/a/b", "value": 2}]),
+            Ok(json!({"a": {"b": 2}, "l": [1, 2], "x/y": 0})),
+        );
+        check(
+            doc(),
+            json!([{"op": "move", "from": "/a/b", "path": "/c"}]),
+            Ok(json!({"a": {}, "c": 1, "l": [1, 2], "x/y": 0})),
+        );
+        check(
+            doc(),
+            json!([{"op": "copy", "from": "/a", "path": "/c"}, {"op": "test", "path": "/c/b", "value": 1}]),
+            Ok(json!({"a": {"b": 1}, "c": {"b": 1}, "l": [1, 2], "x/y": 0})),
+        );
         check(doc(), json!([{"op": "test", "path": "/a/b", "value": 2}]), Err(422));
         check(doc(), json!([{"op": "remove", "path": "/nope"}]), Err(422));
         check(doc(), json!([{"op": "replace", "path": "/l/7", "value": 0}]), Err(422));

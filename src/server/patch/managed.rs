@@ -105,7 +105,15 @@ impl Managers {
             return;
         }
         self.0.sort_by(|a, b| {
-            let key = |e: &Entry| (e.id.operation, e.time.clone(), e.id.manager.clone(), e.id.api_version.clone(), e.id.subresource.clone());
+            let key = |e: &Entry| {
+                (
+                    e.id.operation,
+                    e.time.clone(),
+                    e.id.manager.clone(),
+                    e.id.api_version.clone(),
+                    e.id.subresource.clone(),
+                )
+            };
             key(a).cmp(&key(b))
         });
         let list = self.0.iter().map(encode).collect();
@@ -149,7 +157,8 @@ fn decode(entry: &Value) -> Option<Entry> {
         _ => return None,
     };
     let set = Set::from_wire(entry.get("fieldsV1")?);
-    let id = Id { manager: text("manager"), operation, api_version: text("apiVersion"), subresource: text("subresource") };
+    let id =
+        Id { manager: text("manager"), operation, api_version: text("apiVersion"), subresource: text("subresource") };
     (!set.is_empty()).then(|| Entry { id, time: text("time"), set })
 }
 

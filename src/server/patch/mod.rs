@@ -27,4 +27,3 @@ pub struct Manager<'a> {
     /// RFC 3339 time of the request.
     pub time: &'a str,
 }
-

@@ -66,7 +66,12 @@ fn merge_map(
 }
 
 /// `$setElementOrder/x` or `$deleteFromPrimitiveList/x` whose list `x` is not itself in the patch.
-fn directives_alone(base: &mut Map<String, Value>, patch: &Map<String, Value>, ty: Option<&Type>, schema: &Schema) -> Result<()> {
+fn directives_alone(
+    base: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    ty: Option<&Type>,
+    schema: &Schema,
+) -> Result<()> {
     for directive in patch.keys() {
         let name = directive.strip_prefix(ORDER).or_else(|| directive.strip_prefix(DELETE_PRIMITIVES));
         let Some(name) = name.filter(|n| !patch.contains_key(*n)) else { continue };
@@ -107,9 +112,7 @@ fn merge_value(
     schema: &Schema,
 ) -> Result<Value> {
     match (base, patch) {
-        (Some(Value::Object(base)), Value::Object(change)) => {
-            Ok(Value::Object(merge_map(base, change, ty, schema)?))
-        }
+        (Some(Value::Object(base)), Value::Object(change)) => Ok(Value::Object(merge_map(base, change, ty, schema)?)),
         // Nothing or another type there: the patch stands alone, its own directives done.
         (_, Value::Object(change)) => Ok(Value::Object(merge_map(Map::new(), change, ty, schema)?)),
         (base, Value::Array(change)) if strategy.is_some_and(|s| s.merge) => {
@@ -157,9 +160,9 @@ fn merge_list(
         let Value::Object(change) = item else {
             return Err(Status::bad_request(format!("expected objects with key {key:?} in a list of the patch")));
         };
-        let id = change.get(key).ok_or_else(|| {
-            Status::bad_request(format!("map: {item} does not contain declared merge key: {key}"))
-        })?;
+        let id = change
+            .get(key)
+            .ok_or_else(|| Status::bad_request(format!("map: {item} does not contain declared merge key: {key}")))?;
         let at = out.iter().position(|o| o.get(key) == Some(id));
         if directive(change)? == Some("delete") {
             out.retain(|o| o.get(key) != Some(id));
@@ -205,8 +208,7 @@ fn order(items: Vec<Value>, wanted: &[Value], before: &[Value], key: Option<&str
         let wanted = id(v);
         list.iter().position(|other| id(other) == wanted)
     };
-    let (mut named, others): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|i| position(wanted, i).is_some());
+    let (mut named, others): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|i| position(wanted, i).is_some());
     named.sort_by_key(|i| position(wanted, i));
     let mut out = Vec::with_capacity(named.len() + others.len());
     let mut named = named.into_iter().peekable();
@@ -256,38 +258,76 @@ mod tests {
     #[test]
     fn lists_merge_by_key() {
         let two = json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}});
-        check(POD, two.clone(), json!({"spec": {"containers": [{"name": "b", "image": "3"}]}}),
-            json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]}}));
-        check(POD, two.clone(), json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
-            json!({"spec": {"containers": [{"name": "b", "image": "2"}]}}));
-        check(POD, two.clone(), json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c", "image": "9"}]}}),
-            json!({"spec": {"containers": [{"name": "c", "image": "9"}]}}));
-        check(POD, two.clone(),
+        check(
+            POD,
+            two.clone(),
+            json!({"spec": {"containers": [{"name": "b", "image": "3"}]}}),
+            json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]}}),
+        );
+        check(
+            POD,
+            two.clone(),
+            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+            json!({"spec": {"containers": [{"name": "b", "image": "2"}]}}),
+        );
+        check(
+            POD,
+            two.clone(),
+            json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c", "image": "9"}]}}),
+            json!({"spec": {"containers": [{"name": "c", "image": "9"}]}}),
+        );
+        check(
+            POD,
+            two.clone(),
             json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a", "image": null}]}}),
-            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a"}]}}));
-        check(POD, two, json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
-            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a", "image": "1"}]}}));
+            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a"}]}}),
+        );
+        check(
+            POD,
+            two,
+            json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
+            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a", "image": "1"}]}}),
+        );
     }
 
     #[test]
     fn atomic_lists_are_replaced_and_primitive_lists_united() {
-        let pod = json!({"metadata": {"finalizers": ["a/1", "b/2"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}});
-        check(POD, pod.clone(), json!({"spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
-            json!({"metadata": {"finalizers": ["a/1", "b/2"]}, "spec": {"containers": [{"name": "a", "args": ["y"]}]}}));
-        check(POD, pod, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/1"], "finalizers": ["c/3"]}}),
-            json!({"metadata": {"finalizers": ["b/2", "c/3"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}}));
+        let pod =
+            json!({"metadata": {"finalizers": ["a/1", "b/2"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}});
+        check(
+            POD,
+            pod.clone(),
+            json!({"spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
+            json!({"metadata": {"finalizers": ["a/1", "b/2"]}, "spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
+        );
+        check(
+            POD,
+            pod,
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/1"], "finalizers": ["c/3"]}}),
+            json!({"metadata": {"finalizers": ["b/2", "c/3"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
+        );
     }
 
     #[test]
     fn maps_and_retained_keys() {
-        check(POD, json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
-            json!({"metadata": {"labels": {"b": "2", "c": "3"}}}));
-        check(("apps", "v1", "Deployment"),
+        check(
+            POD,
+            json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+            json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+            json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
+        );
+        check(
+            ("apps", "v1", "Deployment"),
             json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
             json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
-            json!({"spec": {"strategy": {"type": "Recreate"}}}));
-        check(POD, json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "replace", "z": "9"}}}),
-            json!({"metadata": {"labels": {"z": "9"}}}));
+            json!({"spec": {"strategy": {"type": "Recreate"}}}),
+        );
+        check(
+            POD,
+            json!({"metadata": {"labels": {"a": "1"}}}),
+            json!({"metadata": {"labels": {"$patch": "replace", "z": "9"}}}),
+            json!({"metadata": {"labels": {"z": "9"}}}),
+        );
     }
 
     #[test]
