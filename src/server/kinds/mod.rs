@@ -61,6 +61,11 @@ pub trait Strategy: Sync + Send {
     /// Change a new object before validation (drop status is already done).
     fn prepare_create(&self, _obj: &mut Object) {}
 
+    /// A create keeps the status it was sent with (nodes). Otherwise it is dropped before [`Strategy::prepare_create`].
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     /// Change an updated object before validation: carry over what clients may not change.
     fn prepare_update(&self, _new: &mut Object, _old: &Object) {}
 
@@ -191,7 +196,11 @@ impl Kind {
     }
 }
 
+pub mod age;
+pub mod cells;
 pub mod names;
+pub mod podspec;
+pub mod tree;
 
 pub mod admissionregistration {
     pub mod mutatingadmissionpolicy;
