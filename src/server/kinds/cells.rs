@@ -41,6 +41,11 @@ pub fn or(text: &str, otherwise: &str) -> Value {
     if text.is_empty() { otherwise.into() } else { text.into() }
 }
 
+/// The Age cell.
+pub fn age(obj: &Object, now: i64) -> Value {
+    crate::time::age(obj.str_at(&["metadata", "creationTimestamp"]), now).into()
+}
+
 /// The string at a path; empty where there is none.
 pub fn string(obj: &Object, path: &[&str]) -> Value {
     obj.str_at(path).into()

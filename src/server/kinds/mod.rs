@@ -196,7 +196,6 @@ impl Kind {
     }
 }
 
-pub mod age;
 pub mod cells;
 pub mod names;
 pub mod podspec;

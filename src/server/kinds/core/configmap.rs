@@ -20,6 +20,6 @@ struct ConfigMap;
 impl Strategy for ConfigMap {
     fn row(&self, map: &Object, now: i64) -> Vec<Value> {
         let keys = count(map, &["data"]) + count(map, &["binaryData"]);
-        vec![map.name().into(), keys.into(), age::age(map, now)]
+        vec![map.name().into(), keys.into(), age(map, now)]
     }
 }

@@ -36,7 +36,7 @@ impl Strategy for Endpoints {
 
     fn row(&self, endpoints: &Object, now: i64) -> Vec<Value> {
         let all: Vec<String> = list(endpoints, "subsets").iter().flat_map(addresses).collect();
-        vec![endpoints.name().into(), or_none(&some_of(&all, SHOWN)), age::age(endpoints, now)]
+        vec![endpoints.name().into(), or_none(&some_of(&all, SHOWN)), age(endpoints, now)]
     }
 }
 

@@ -61,7 +61,7 @@ impl Strategy for Event {
 
 /// A row of an event in its stored form.
 pub fn row(event: &Object, now: i64) -> Vec<Value> {
-    let time = |path: &[&str]| age::since(event.str_at(path), now);
+    let time = |path: &[&str]| crate::time::age(event.str_at(path), now);
     let is_set = |field: &str| !event.str_at(&[field]).is_empty();
     let first = time(&[if is_set("firstTimestamp") { "firstTimestamp" } else { "eventTime" }]);
     let mut last = if is_set("lastTimestamp") { time(&["lastTimestamp"]) } else { first.clone() };

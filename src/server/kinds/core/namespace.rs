@@ -56,6 +56,6 @@ impl Strategy for Namespace {
     }
 
     fn row(&self, namespace: &Object, now: i64) -> Vec<Value> {
-        vec![namespace.name().into(), string(namespace, &["status", "phase"]), age::age(namespace, now)]
+        vec![namespace.name().into(), string(namespace, &["status", "phase"]), age(namespace, now)]
     }
 }

@@ -76,7 +76,7 @@ impl Strategy for Node {
             node.name().into(),
             status(node).into(),
             or_none(&roles(node)),
-            age::age(node, now),
+            age(node, now),
             info("kubeletVersion").into(),
             or_none(address(node, "InternalIP")),
             or_none(address(node, "ExternalIP")),

@@ -65,7 +65,7 @@ impl Strategy for PersistentVolume {
             class(volume).into(),
             or(spec("volumeAttributesClassName"), UNSET),
             string(volume, &["status", "reason"]),
-            age::age(volume, now),
+            age(volume, now),
             or(spec("volumeMode"), UNSET),
         ]
     }

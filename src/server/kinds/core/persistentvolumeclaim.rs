@@ -58,7 +58,7 @@ impl Strategy for PersistentVolumeClaim {
             access_modes(status("accessModes")).into(),
             class(claim).into(),
             or(spec("volumeAttributesClassName"), UNSET),
-            age::age(claim, now),
+            age(claim, now),
             or(spec("volumeMode"), UNSET),
         ]
     }

@@ -57,7 +57,7 @@ impl Strategy for ReplicationController {
             number(controller, &["spec", "replicas"]).into(),
             number(controller, &["status", "replicas"]).into(),
             number(controller, &["status", "readyReplicas"]).into(),
-            age::age(controller, now),
+            age(controller, now),
             names,
             images,
             labels(controller.at(&["spec", "selector"])).into(),

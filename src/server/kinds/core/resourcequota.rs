@@ -29,6 +29,6 @@ impl Strategy for ResourceQuota {
             };
             names.map(cell).collect::<Vec<_>>().join(", ")
         };
-        vec![quota.name().into(), show(false).into(), show(true).into(), age::age(quota, now)]
+        vec![quota.name().into(), show(false).into(), show(true).into(), age(quota, now)]
     }
 }

@@ -26,7 +26,7 @@ impl Strategy for Secret {
     }
 
     fn row(&self, secret: &Object, now: i64) -> Vec<Value> {
-        vec![secret.name().into(), string(secret, &["type"]), count(secret, &["data"]).into(), age::age(secret, now)]
+        vec![secret.name().into(), string(secret, &["type"]), count(secret, &["data"]).into(), age(secret, now)]
     }
 }
 

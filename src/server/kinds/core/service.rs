@@ -65,7 +65,7 @@ impl Strategy for Service {
             or_none(service.str_at(&["spec", "clusterIP"])),
             external_ip(service).into(),
             or_none(&ports(service)),
-            age::age(service, now),
+            age(service, now),
             labels(service.at(&["spec", "selector"])).into(),
         ]
     }

@@ -24,6 +24,6 @@ struct ServiceAccount;
 
 impl Strategy for ServiceAccount {
     fn row(&self, account: &Object, now: i64) -> Vec<Value> {
-        vec![account.name().into(), count(account, &["secrets"]).into(), age::age(account, now)]
+        vec![account.name().into(), count(account, &["secrets"]).into(), age(account, now)]
     }
 }

@@ -1,7 +1,6 @@
 //! The Pod's Table row: what `kubectl get pods` says a pod is doing.
 
 use crate::object::{Object, ObjectExt};
-use crate::server::kinds::age;
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::{bool_at, int_at, list};
 use serde_json::Value;
@@ -9,7 +8,7 @@ use serde_json::Value;
 pub fn row(pod: &Object, now: i64) -> Vec<Value> {
     let state = State::of(pod);
     let restarts = match state.last_restart {
-        Some(time) if state.restarts != 0 => format!("{} ({} ago)", state.restarts, age::human(now - time)),
+        Some(time) if state.restarts != 0 => format!("{} ({} ago)", state.restarts, crate::time::human_duration(now - time)),
         _ => state.restarts.to_string(),
     };
     vec![
@@ -17,7 +16,7 @@ pub fn row(pod: &Object, now: i64) -> Vec<Value> {
         format!("{}/{}", state.ready, state.total).into(),
         state.reason.into(),
         restarts.into(),
-        age::age(pod, now),
+        age(pod, now),
         or_none(pod_ip(pod)),
         or_none(pod.str_at(&["spec", "nodeName"])),
         or_none(pod.str_at(&["status", "nominatedNodeName"])),
@@ -80,7 +79,7 @@ impl State {
 
     fn count_restarts(&mut self, status: &Value) {
         self.restarts += int_at(status, &["restartCount"]).unwrap_or(0);
-        let finished = age::parse(status.str_at(&["lastState", "terminated", "finishedAt"]));
+        let finished = crate::time::parse_seconds(status.str_at(&["lastState", "terminated", "finishedAt"]));
         self.last_restart = self.last_restart.max(finished);
     }
 
