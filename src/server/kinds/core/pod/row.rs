@@ -8,7 +8,9 @@ use serde_json::Value;
 pub fn row(pod: &Object, now: i64) -> Vec<Value> {
     let state = State::of(pod);
     let restarts = match state.last_restart {
-        Some(time) if state.restarts != 0 => format!("{} ({} ago)", state.restarts, crate::time::human_duration(now - time)),
+        Some(time) if state.restarts != 0 => {
+            format!("{} ({} ago)", state.restarts, crate::time::human_duration(now - time))
+        }
         _ => state.restarts.to_string(),
     };
     vec![
