@@ -85,6 +85,14 @@ pub trait Strategy: Sync + Send {
         Vec::new()
     }
 
+    /// Change an object whose deletion begins but has to wait (namespaces become Terminating).
+    fn prepare_delete(&self, _obj: &mut Object) {}
+
+    /// Something besides `metadata.finalizers` keeps a deleted object alive (namespaces: `spec.finalizers`).
+    fn holds_deletion(&self, _obj: &Object) -> bool {
+        false
+    }
+
     /// How a DELETE with this `gracePeriodSeconds` goes (pods).
     fn grace(&self, _obj: &Object, _requested: Option<u64>) -> Grace {
         Grace::Immediate
@@ -197,6 +205,7 @@ impl Kind {
 }
 
 pub mod cells;
+mod generation;
 pub mod names;
 pub mod podspec;
 pub mod tree;

@@ -29,7 +29,8 @@ mod selection;
 pub use call::{Answer, Call};
 pub use change::{Change, Part};
 pub use list::Listed;
-pub use selection::Selection;
+pub use paging::{PAGE_OBJECTS, Pager};
+pub use selection::{Candidate, Selection, field_value};
 
 /// All stored resources. Made before the [`crate::server::api::Api`], so that authorizers can read through it.
 pub struct Registry {
