@@ -76,7 +76,7 @@ impl Api {
 
 fn document_response(document: Document, zips: bool) -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    let mut set = |name: HeaderName, value: &str, response: &mut Response<Body>| {
+    let set = |name: HeaderName, value: &str, response: &mut Response<Body>| {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(name, value);
         }

@@ -10,7 +10,7 @@ pub use frames::Frames;
 use crate::object::{Object, ObjectExt};
 use crate::server::codec::{self, Accepted, EventType, Format, View};
 use crate::server::kinds::Kind;
-use crate::server::registry::{Call, Candidate, Registry, Selection, parse, range_of};
+use crate::server::registry::{Call, Candidate, Registry, Selection, range_of};
 use crate::server::request::options::ListOptions;
 use crate::server::table::{self, Include};
 use crate::server::{raw, registry};

@@ -51,6 +51,16 @@ impl Strategy for Namespace {
         new.set_at(&["spec"], old.get("spec").cloned().unwrap_or_else(|| json!({})));
     }
 
+    fn prepare_delete(&self, namespace: &mut Object) {
+        namespace.set_at(&["status", "phase"], "Terminating".into());
+        // What waits is the finalizer, not a grace period.
+        namespace.remove_at(&["metadata", "deletionGracePeriodSeconds"]);
+    }
+
+    fn holds_deletion(&self, namespace: &Object) -> bool {
+        namespace.at(&["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+    }
+
     fn validate_name(&self, name: &str) -> Result<(), String> {
         names::dns_label(name)
     }
