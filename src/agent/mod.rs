@@ -1,5 +1,14 @@
 //! The agent: kubelet over CRI (DESIGN D6). Sees the cluster through `client` and `cache` only.
 
+pub mod cgroups;
+pub mod config_toml;
+pub mod containerd;
+pub mod cri;
+pub mod images;
+pub mod pause;
+pub mod qos;
+pub mod resources;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 

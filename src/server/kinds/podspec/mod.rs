@@ -1,4 +1,0 @@
-//! What Pods and pod templates share: defaults, validation, QoS.
-
-pub mod defaults;
-pub mod qos;

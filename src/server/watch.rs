@@ -1,0 +1,1 @@
+//! Watches: store events filtered per watcher and framed.
