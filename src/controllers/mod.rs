@@ -1,4 +1,101 @@
 //! Controllers: one trait, one driver, one table; one file per controller (DESIGN D5). Level-triggered: a reconcile
 //! gets a key, never an event.
 
+mod apply;
+mod conditions;
+mod deployment;
+pub mod driver;
+mod hash;
+pub mod labels;
+mod owners;
+mod pods;
+mod queue;
+mod replicas;
 pub mod scheduler;
+mod writes;
+
+use crate::cache::Caches;
+use crate::events::Recorder;
+use crate::task::Group;
+use driver::{Controller, Counters};
+use kube::Client;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What controllers need to know of the cluster, checked.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Pod networks, one or two (dual stack): `10.42.0.0/16`. Empty: nodes get no podCIDR from us.
+    pub cluster_cidrs: Vec<String>,
+    /// Bits of a node's part of them, for IPv4 and IPv6.
+    pub node_mask_v4: u8,
+    pub node_mask_v6: u8,
+    /// PEM of the CA that pods trust, for `kube-root-ca.crt`.
+    pub root_ca: String,
+}
+
+/// What a controller is made from; `client` carries its own identity.
+pub struct Context {
+    pub client: Client,
+    pub caches: Arc<Caches>,
+    pub recorder: Recorder,
+    pub config: Arc<Config>,
+    pub group: Group,
+}
+
+/// A controller's maker, with the name that is its identity.
+type Entry = (&'static str, fn(&Context) -> Box<dyn Controller>);
+
+/// Every controller. A new one is a file and a line.
+const TABLE: &[Entry] = &[
+    ("deployment-controller", deployment::new),
+    ("replicaset-controller", replicas::replicasets),
+    ("replication-controller", replicas::replicationcontrollers),
+];
+
+/// Counters of everything that [`run`] started.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    controllers: Vec<(&'static str, Arc<Counters>)>,
+}
+
+impl Metrics {
+    /// In Prometheus' text format, under upstream's names.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, read: &dyn Fn(&Counters) -> f64| {
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (controller, counters) in &self.controllers {
+                let _ = writeln!(text, "{name}{{name=\"{controller}\"}} {}", read(counters));
+            }
+        };
+        family("workqueue_depth", "gauge", &|c| c.depth.load(Ordering::Relaxed) as f64);
+        family("workqueue_adds_total", "counter", &|c| c.adds.load(Ordering::Relaxed) as f64);
+        family("workqueue_retries_total", "counter", &|c| c.retries.load(Ordering::Relaxed) as f64);
+        family("workqueue_work_duration_seconds_sum", "counter", &|c| {
+            c.work_micros.load(Ordering::Relaxed) as f64 / 1e6
+        });
+        family("workqueue_work_duration_seconds_count", "counter", &|c| c.reconciles.load(Ordering::Relaxed) as f64);
+        family("kedge_reconcile_errors_total", "counter", &|c| c.errors.load(Ordering::Relaxed) as f64);
+        text
+    }
+}
+
+/// Start all controllers and the scheduler in `group`. `clients` gives a client with the named component's identity
+/// (`deployment-controller`, `kube-scheduler`).
+pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Config, group: &Group) -> Metrics {
+    let config = Arc::new(config);
+    let context = |name: &str| {
+        let client = clients(name);
+        let recorder = Recorder::new(client.clone(), name, "", group);
+        Context { client, caches: caches.clone(), recorder, config: config.clone(), group: group.clone() }
+    };
+    let mut metrics = Metrics::default();
+    for (name, new) in TABLE {
+        let counters = Arc::<Counters>::default();
+        driver::start(new(&context(name)), counters.clone(), group);
+        metrics.controllers.push((name, counters));
+    }
+    metrics
+}
