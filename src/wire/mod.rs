@@ -1,1 +1,5 @@
 //! What server and agent both speak: TLS listener, WebSocket channels, SPDY frames, upgrades.
+
+pub mod spdy;
+pub mod upgrade;
+pub mod websocket;
