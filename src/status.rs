@@ -55,6 +55,29 @@ impl Reason {
     }
 }
 
+/// How a request succeeded, with its HTTP status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    Ok,
+    Created,
+    /// A deletion that waits for finalizers.
+    Accepted,
+    NotModified,
+    MovedPermanently,
+}
+
+impl Success {
+    pub fn code(self) -> u16 {
+        match self {
+            Success::Ok => 200,
+            Success::Created => 201,
+            Success::Accepted => 202,
+            Success::MovedPermanently => 301,
+            Success::NotModified => 304,
+        }
+    }
+}
+
 /// One entry of `details.causes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
@@ -93,6 +116,8 @@ pub struct Status {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// `metadata.continue` of an expired list: how to go on without consistency.
+    pub list_continue: Option<Box<str>>,
 }
 
 /// What every API operation answers.
@@ -105,12 +130,12 @@ fn qualified(resource: &str, group: &str) -> String {
 
 impl Status {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Status { reason, message: message.into(), details: None }
+        Status { reason, message: message.into(), details: None, list_continue: None }
     }
 
     fn about(reason: Reason, group: &str, resource: &str, name: &str, message: String) -> Self {
         let details = Details { name: name.into(), group: group.into(), kind: resource.into(), ..Default::default() };
-        Status { reason, message, details: Some(Box::new(details)) }
+        Status { reason, message, details: Some(Box::new(details)), list_continue: None }
     }
 
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
@@ -223,8 +248,17 @@ impl Status {
         if let Some(details) = &self.details {
             object["details"] = serde_json::to_value(details).unwrap_or_default();
         }
+        if let Some(token) = &self.list_continue {
+            object["metadata"]["continue"] = token.as_ref().into();
+        }
         object
     }
+}
+
+/// The `Success` Status that a deletion answers with.
+pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> serde_json::Value {
+    let details = Details { name: name.into(), group: group.into(), kind: resource.into(), uid: uid.into(), ..Default::default() };
+    serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
 impl fmt::Display for Status {

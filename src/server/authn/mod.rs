@@ -1,10 +1,15 @@
 //! Authentication: x509, service-account JWTs, anonymous; impersonation on top (upstream's order).
 
+pub mod discovery;
 mod impersonate;
 mod request;
+pub mod review;
+mod service_account;
+pub mod token;
 
 pub use impersonate::impersonate;
 pub use request::authenticate;
+pub use service_account::ServiceAccounts;
 
 use crate::object::Object;
 use crate::server::request::UserInfo;

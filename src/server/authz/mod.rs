@@ -1,5 +1,14 @@
 //! Authorization: Node authorizer, then RBAC (upstream's chain). 403 texts as kubectl users know them.
 
+pub mod aggregate;
+mod follow;
+pub mod graph;
+pub mod node;
+pub mod rbac;
+mod references;
+pub mod review;
+pub mod rule;
+
 use crate::object::Object;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::{Details, Reason, Result, Status};

@@ -1,1 +1,3 @@
-//! What the server makes at start: namespaces, the kubernetes Service, priority classes, RBAC policy.
+//! What the API server makes at each start: default RBAC policy, namespaces, priority classes, its own Service.
+
+pub mod policy;

@@ -1,5 +1,6 @@
 //! JSON and YAML bodies: read into trees with duplicate fields noted (upstream's strict decoders), and written.
 
+use crate::server::schema::Trail;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -34,24 +35,6 @@ pub fn to_json(value: &Value, pretty: bool) -> serde_json::Result<Vec<u8>> {
 
 pub fn to_yaml(value: &Value) -> Result<Vec<u8>, serde_yaml::Error> {
     serde_yaml::to_string(value).map(String::into_bytes)
-}
-
-/// Where the reader is: made on the stack, printed only when something is wrong there.
-enum Trail<'a> {
-    Root,
-    Key(&'a Trail<'a>, &'a str),
-    Index(&'a Trail<'a>, usize),
-}
-
-impl fmt::Display for Trail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trail::Root => Ok(()),
-            Trail::Key(Trail::Root, key) => f.write_str(key),
-            Trail::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Trail::Index(parent, i) => write!(f, "{parent}[{i}]"),
-        }
-    }
 }
 
 #[derive(Clone, Copy)]

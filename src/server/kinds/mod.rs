@@ -61,6 +61,11 @@ pub trait Strategy: Sync + Send {
     /// Change a new object before validation (drop status is already done).
     fn prepare_create(&self, _obj: &mut Object) {}
 
+    /// A create keeps the status it was sent with (nodes). Otherwise it is dropped before [`Strategy::prepare_create`].
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     /// Change an updated object before validation: carry over what clients may not change.
     fn prepare_update(&self, _new: &mut Object, _old: &Object) {}
 
@@ -78,6 +83,14 @@ pub trait Strategy: Sync + Send {
     /// Warnings for the `Warning:` header.
     fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Change an object whose deletion begins but has to wait (namespaces become Terminating).
+    fn prepare_delete(&self, _obj: &mut Object) {}
+
+    /// Something besides `metadata.finalizers` keeps a deleted object alive (namespaces: `spec.finalizers`).
+    fn holds_deletion(&self, _obj: &Object) -> bool {
+        false
     }
 
     /// How a DELETE with this `gracePeriodSeconds` goes (pods).
@@ -191,7 +204,11 @@ impl Kind {
     }
 }
 
+pub mod cells;
+mod generation;
 pub mod names;
+pub mod podspec;
+pub mod tree;
 
 pub mod admissionregistration {
     pub mod mutatingadmissionpolicy;
@@ -387,61 +404,4 @@ pub static TABLE: &[&Kind] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Group, version, plural, kind, scope, short names, categories, verbs, subresources with verbs: what upstream's
-    /// v1.37 discovery says of its GA resources.
-    const FACTS: &str = include_str!("facts.txt");
-
-    fn verbs(kind: &Kind) -> &'static str {
-        match kind.verbs {
-            Verbs::All => "create,delete,deletecollection,get,list,patch,update,watch",
-            Verbs::NoCollectionDelete => "create,delete,get,list,patch,update,watch",
-            Verbs::CreateOnly => "create",
-            Verbs::ReadOnly => "get,list",
-        }
-    }
-
-    /// The line of `facts.txt` that this kind would be.
-    fn fact(kind: &Kind) -> String {
-        let or_dash = |s: String| if s.is_empty() { "-".to_owned() } else { s };
-        let subresource = |s: &Subresource| format!("{}={}", s.name, s.verbs.join(","));
-        let mut subresources: Vec<String> = kind.subresources.iter().map(subresource).collect();
-        subresources.sort();
-        [
-            or_dash(kind.group.to_owned()),
-            kind.version.to_owned(),
-            kind.plural.to_owned(),
-            kind.kind.to_owned(),
-            if kind.is_namespaced() { "N" } else { "C" }.to_owned(),
-            or_dash(kind.short_names.join(",")),
-            or_dash(kind.categories.join(",")),
-            verbs(kind).to_owned(),
-            or_dash(subresources.join(";")),
-        ]
-        .join(" ")
-    }
-
-    #[test]
-    fn table_equals_upstreams_discovery() {
-        let ours: Vec<String> = TABLE.iter().map(|kind| fact(kind)).collect();
-        let facts: Vec<&str> = FACTS.lines().collect();
-        assert_eq!(ours, facts);
-        assert_eq!(facts.len(), 72);
-    }
-
-    #[test]
-    fn table_is_consistent() {
-        for kind in TABLE {
-            let id = format!("{}/{}/{}", kind.group, kind.version, kind.plural);
-            assert_eq!(kind.singular, kind.kind.to_lowercase(), "{id}");
-            assert_eq!(kind.storage.is_empty(), !kind.is_stored(), "{id}");
-            for other in TABLE.iter().filter(|o| o.is_stored() && o.storage == kind.storage) {
-                let shares = |a: &Kind, b: &Kind| a.conversion.is_some_and(|c| c.stored == (b.group, b.version));
-                let same = std::ptr::eq(*other, *kind);
-                assert!(same || shares(kind, other) || shares(other, kind), "{id} shares {}", kind.storage);
-            }
-        }
-    }
-}
+mod tests;

@@ -73,7 +73,7 @@ impl Mirror {
     async fn follow(&self, registry: &Registry, kind: &'static Kind) -> Result<(), Error> {
         let range = range_of(kind, "");
         let list = registry.store().range(RangeRequest::of(range.clone())).await?;
-        let objects = list.kvs.iter().filter_map(|kv| Some(keyed(parse(&kv.value, kv.mod_revision).ok()?))).collect();
+        let objects = list.kvs.iter().filter_map(|kv| Some(keyed(parse(kind, &kv.value, kv.mod_revision).ok()?))).collect();
         *self.objects.write() = objects;
         self.revision.store(list.revision.0, Ordering::Release);
         self.synced.send_replace(true);
@@ -83,7 +83,7 @@ impl Mirror {
             let mut objects = self.objects.write();
             for event in batch {
                 let value = if event.kind == EventKind::Put { Some(&event.kv) } else { event.previous.as_ref() };
-                let Some(object) = value.and_then(|kv| parse(&kv.value, kv.mod_revision).ok()) else { continue };
+                let Some(object) = value.and_then(|kv| parse(kind, &kv.value, kv.mod_revision).ok()) else { continue };
                 let (key, object) = keyed(object);
                 match event.kind {
                     EventKind::Put => objects.insert(key, object),

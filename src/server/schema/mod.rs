@@ -6,8 +6,13 @@
 use serde_json::Value;
 use std::collections::HashMap;
 
+mod canonical;
 pub mod check;
 mod load;
+mod trail;
+
+pub use canonical::zero;
+pub use trail::Trail;
 
 /// A type in the table. Ids are indices and stable for the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,5 +1,9 @@
 //! MutatingWebhookConfiguration (`admissionregistration.k8s.io/v1`).
 
+use super::validatingwebhookconfiguration::{default_webhook, row};
+use crate::object::Object;
+use crate::server::kinds::cells::integer;
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -10,5 +14,26 @@ pub static KIND: Kind = Kind {
     scope: Scope::Cluster,
     categories: &["api-extensions"],
     storage: "mutatingwebhookconfigurations",
+    columns: &[Column::NAME, integer("Webhooks"), Column::AGE],
+    strategy: &MutatingWebhookConfiguration,
     ..Kind::BASE
 };
+
+struct MutatingWebhookConfiguration;
+
+impl Strategy for MutatingWebhookConfiguration {
+    fn default(&self, configuration: &mut Object) {
+        for webhook in items(configuration, "webhooks") {
+            default_webhook(webhook);
+            default_nil(webhook, "reinvocationPolicy", "Never");
+        }
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn row(&self, configuration: &Object, now: i64) -> Vec<Value> {
+        row(configuration, now)
+    }
+}

@@ -3,7 +3,9 @@
 //! What v1 has no fields for travels in annotations, as upstream: other metrics, current metrics, conditions and
 //! behavior under `autoscaling.alpha.kubernetes.io/`.
 
+use super::horizontalpodautoscaler::{COLUMNS, row};
 use crate::object::{Object, ObjectExt};
+use crate::server::kinds::tree::{child, default_nil};
 use crate::server::kinds::*;
 use serde_json::{Map, json};
 
@@ -16,9 +18,27 @@ pub static KIND: Kind = Kind {
     categories: &["all"],
     subresources: &[STATUS],
     storage: "horizontalpodautoscalers",
+    columns: COLUMNS,
     conversion: Some(Conversion { stored: ("autoscaling", "v2"), to_stored, from_stored }),
+    strategy: &HorizontalPodAutoscaler,
     ..Kind::BASE
 };
+
+struct HorizontalPodAutoscaler;
+
+impl Strategy for HorizontalPodAutoscaler {
+    fn default(&self, hpa: &mut Object) {
+        if let Some(spec) = child(hpa, "spec") {
+            default_nil(spec, "minReplicas", 1);
+        }
+    }
+
+    fn row(&self, hpa: &Object, now: i64) -> Vec<Value> {
+        let mut stored = hpa.clone();
+        to_stored(&mut stored);
+        row(&stored, now)
+    }
+}
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";

@@ -1,5 +1,7 @@
 //! Lease (`coordination.k8s.io/v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -8,5 +10,23 @@ pub static KIND: Kind = Kind {
     plural: "leases",
     singular: "lease",
     storage: "leases",
+    columns: &[Column::NAME, text("Holder"), Column::AGE],
+    strategy: &Lease,
     ..Kind::BASE
 };
+
+struct Lease;
+
+impl Strategy for Lease {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn row(&self, lease: &Object, now: i64) -> Vec<Value> {
+        vec![lease.name().into(), string(lease, &["spec", "holderIdentity"]), age(lease, now)]
+    }
+}

@@ -1,5 +1,7 @@
 //! Event (`v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -21,5 +23,74 @@ pub static KIND: Kind = Kind {
         "source",
         "type",
     ],
+    columns: &[
+        text("Last Seen"),
+        text("Type"),
+        text("Reason"),
+        text("Object"),
+        wide("Subobject"),
+        wide("Source"),
+        text("Message"),
+        wide("First Seen"),
+        Column::new("Count", "integer", 1),
+        Column { priority: 1, ..Column::NAME },
+    ],
+    strategy: &Event,
     ..Kind::BASE
 };
+
+struct Event;
+
+impl Strategy for Event {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn selectable_value(&self, event: &Object, field: &str) -> Option<String> {
+        let either = |a: &[&str], b: &[&str]| [event.str_at(a), event.str_at(b)].into_iter().find(|s| !s.is_empty());
+        match field {
+            "source" => either(&["source", "component"], &["reportingComponent"]).map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    fn row(&self, event: &Object, now: i64) -> Vec<Value> {
+        row(event, now)
+    }
+}
+
+/// A row of an event in its stored form.
+pub fn row(event: &Object, now: i64) -> Vec<Value> {
+    let time = |path: &[&str]| crate::time::age(event.str_at(path), now);
+    let is_set = |field: &str| !event.str_at(&[field]).is_empty();
+    let first = time(&[if is_set("firstTimestamp") { "firstTimestamp" } else { "eventTime" }]);
+    let mut last = if is_set("lastTimestamp") { time(&["lastTimestamp"]) } else { first.clone() };
+    let mut times = number(event, &["count"]).max(1);
+    if event.at(&["series"]).is_some_and(Value::is_object) {
+        last = time(&["series", "lastObservedTime"]);
+        times = number(event, &["series", "count"]);
+    }
+    let (kind, name) =
+        (event.str_at(&["involvedObject", "kind"]).to_lowercase(), event.str_at(&["involvedObject", "name"]));
+    vec![
+        last.into(),
+        string(event, &["type"]),
+        string(event, &["reason"]),
+        if name.is_empty() { kind.into() } else { format!("{kind}/{name}").into() },
+        string(event, &["involvedObject", "fieldPath"]),
+        source(event).into(),
+        event.str_at(&["message"]).trim().into(),
+        first.into(),
+        times.into(),
+        event.name().into(),
+    ]
+}
+
+fn source(event: &Object) -> String {
+    let either = |old: &str, new: &str| {
+        let old = event.str_at(&["source", old]);
+        if old.is_empty() { event.str_at(&[new]) } else { old }.to_owned()
+    };
+    let (component, host) = (either("component", "reportingComponent"), either("host", "reportingInstance"));
+    if host.is_empty() { component } else { format!("{component}, {host}") }
+}

@@ -1,6 +1,10 @@
 //! Namespace (`v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
+use serde_json::json;
 
 pub static KIND: Kind = Kind {
     kind: "Namespace",
@@ -12,5 +16,56 @@ pub static KIND: Kind = Kind {
     subresources: &[Subresource { name: "finalize", verbs: &["update"], kind: None }, STATUS],
     storage: "namespaces",
     selectable: &["status.phase"],
+    columns: &[Column::NAME, text("Status"), Column::AGE],
+    strategy: &Namespace,
     ..Kind::BASE
 };
+
+/// Every namespace carries its name under this label, so that selectors can name namespaces.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+struct Namespace;
+
+impl Strategy for Namespace {
+    fn default(&self, namespace: &mut Object) {
+        let name = namespace.name().to_owned();
+        if !name.is_empty() {
+            namespace.set_at(&["metadata", "labels", NAME_LABEL], name.into());
+        }
+        if let Some(status) = child_or_new(namespace, "status") {
+            default_zero(status, "phase", "Active");
+        }
+    }
+
+    fn prepare_create(&self, namespace: &mut Object) {
+        namespace.set_at(&["status"], json!({"phase": "Active"}));
+        let finalizers = namespace.at(&["spec", "finalizers"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        if !finalizers.iter().any(|f| f == "kubernetes") {
+            let finalizers = finalizers.into_iter().chain(["kubernetes".into()]).collect();
+            namespace.set_at(&["spec", "finalizers"], Value::Array(finalizers));
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object) {
+        // Finalizers of the spec change only through the finalize subresource.
+        new.set_at(&["spec"], old.get("spec").cloned().unwrap_or_else(|| json!({})));
+    }
+
+    fn prepare_delete(&self, namespace: &mut Object) {
+        namespace.set_at(&["status", "phase"], "Terminating".into());
+        // What waits is the finalizer, not a grace period.
+        namespace.remove_at(&["metadata", "deletionGracePeriodSeconds"]);
+    }
+
+    fn holds_deletion(&self, namespace: &Object) -> bool {
+        namespace.at(&["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        names::dns_label(name)
+    }
+
+    fn row(&self, namespace: &Object, now: i64) -> Vec<Value> {
+        vec![namespace.name().into(), string(namespace, &["status", "phase"]), age(namespace, now)]
+    }
+}

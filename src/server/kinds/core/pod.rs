@@ -1,6 +1,11 @@
 //! Pod (`v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
+use crate::server::kinds::podspec::{self, defaults};
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
+use serde_json::json;
 
 pub static KIND: Kind = Kind {
     kind: "Pod",
@@ -36,5 +41,92 @@ pub static KIND: Kind = Kind {
         "status.podIPs",
         "status.nominatedNodeName",
     ],
+    columns: &[
+        Column::NAME,
+        text("Ready"),
+        text("Status"),
+        text("Restarts"),
+        Column::AGE,
+        wide("IP"),
+        wide("Node"),
+        wide("Nominated Node"),
+        wide("Readiness Gates"),
+    ],
+    strategy: &Pod,
     ..Kind::BASE
 };
+
+mod row;
+
+struct Pod;
+
+impl Strategy for Pod {
+    fn default(&self, pod: &mut Object) {
+        defaults::pod(pod);
+        if let Some(status) = child(pod, "status") {
+            both_ip_fields(status, "podIP", "podIPs");
+            both_ip_fields(status, "hostIP", "hostIPs");
+        }
+    }
+
+    fn prepare_create(&self, pod: &mut Object) {
+        let mut status = json!({"phase": "Pending", "qosClass": podspec::qos::class(pod)});
+        if !list(&pod["spec"], "schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
+                "lastTransitionTime": null, "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+        pod.set_at(&["status"], status);
+    }
+
+    fn prepare_status_update(&self, new: &mut Object, old: &Object) {
+        // The server computed it; a kubelet that leaves it out does not remove it.
+        let Some(status) = child_or_new(new, "status") else { return };
+        if is_zero(status, "qosClass")
+            && let Some(class) = old.at(&["status", "qosClass"])
+        {
+            default_zero(status, "qosClass", class.clone());
+        }
+    }
+
+    fn grace(&self, pod: &Object, requested: Option<u64>) -> Grace {
+        let finished = matches!(pod.str_at(&["status", "phase"]), "Failed" | "Succeeded");
+        if pod.str_at(&["spec", "nodeName"]).is_empty() || finished {
+            return Grace::Seconds(0);
+        }
+        if let Some(seconds) = requested {
+            return Grace::Seconds(seconds);
+        }
+        // A negative period in the spec means as soon as possible, but by the kubelet.
+        let seconds = int_at(pod, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(0);
+        Grace::Seconds(u64::try_from(seconds).unwrap_or(1))
+    }
+
+    fn selectable_value(&self, pod: &Object, field: &str) -> Option<String> {
+        match field {
+            "spec.hostNetwork" => Some(bool_at(pod, &["spec", "hostNetwork"]).to_string()),
+            "status.podIPs" => {
+                let ips = pod.get("status").map(|s| list(s, "podIPs")).unwrap_or_default();
+                Some(ips.iter().map(|ip| ip.str_at(&["ip"])).collect::<Vec<_>>().join(","))
+            }
+            _ => None,
+        }
+    }
+
+    fn row(&self, pod: &Object, now: i64) -> Vec<Value> {
+        row::row(pod, now)
+    }
+}
+
+/// The old single address and the list say the same: whichever is set fills the other.
+fn both_ip_fields(status: &mut Value, one: &str, many: &str) {
+    if let Some(first) = list(status, many).first().and_then(|ip| ip.get("ip")).cloned() {
+        if let Some(map) = status.as_object_mut() {
+            map.insert(one.to_owned(), first);
+        }
+    } else if let Some(ip) = status.get(one).and_then(Value::as_str).filter(|ip| !ip.is_empty()) {
+        let ips = json!([{ "ip": ip }]);
+        default_zero(status, many, ips);
+    }
+}

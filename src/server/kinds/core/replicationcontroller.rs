@@ -1,5 +1,9 @@
 //! ReplicationController (`v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
+use crate::server::kinds::podspec::defaults;
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -11,5 +15,52 @@ pub static KIND: Kind = Kind {
     subresources: &[SCALE, STATUS],
     storage: "controllers",
     selectable: &["status.replicas"],
+    columns: &[
+        Column::NAME,
+        integer("Desired"),
+        integer("Current"),
+        integer("Ready"),
+        Column::AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ],
+    strategy: &ReplicationController,
     ..Kind::BASE
 };
+
+struct ReplicationController;
+
+impl Strategy for ReplicationController {
+    fn default(&self, controller: &mut Object) {
+        defaults::template(controller, &["spec", "template"]);
+        let labels = controller.at(&["spec", "template", "metadata", "labels"]).filter(|l| l.is_object()).cloned();
+        if let Some(labels) = labels {
+            default_zero(&mut controller["spec"], "selector", labels.clone());
+            if controller.labels().is_none_or(|l| l.is_empty()) {
+                controller.set_at(&["metadata", "labels"], labels);
+            }
+        }
+        if let Some(spec) = child(controller, "spec") {
+            default_nil(spec, "replicas", 1);
+        }
+    }
+
+    fn selectable_value(&self, controller: &Object, field: &str) -> Option<String> {
+        (field == "status.replicas").then(|| number(controller, &["status", "replicas"]).to_string())
+    }
+
+    fn row(&self, controller: &Object, now: i64) -> Vec<Value> {
+        let [names, images] = containers(controller, &["spec", "template", "spec"]);
+        vec![
+            controller.name().into(),
+            number(controller, &["spec", "replicas"]).into(),
+            number(controller, &["status", "replicas"]).into(),
+            number(controller, &["status", "readyReplicas"]).into(),
+            age(controller, now),
+            names,
+            images,
+            labels(controller.at(&["spec", "selector"])).into(),
+        ]
+    }
+}

@@ -1,6 +1,10 @@
 //! Service (`v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
+use serde_json::json;
 
 pub static KIND: Kind = Kind {
     kind: "Service",
@@ -18,5 +22,112 @@ pub static KIND: Kind = Kind {
     ],
     storage: "services/specs",
     selectable: &["spec.clusterIP", "spec.type"],
+    columns: &[
+        Column::NAME,
+        text("Type"),
+        text("Cluster-IP"),
+        text("External-IP"),
+        text("Port(s)"),
+        Column::AGE,
+        SELECTOR,
+    ],
+    strategy: &Service,
     ..Kind::BASE
 };
+
+/// Seconds that a client stays with a backend under `sessionAffinity: ClientIP`.
+const AFFINITY_SECONDS: i64 = 10_800;
+
+struct Service;
+
+impl Strategy for Service {
+    fn default(&self, service: &mut Object) {
+        if let Some(spec) = child(service, "spec") {
+            default_spec(spec);
+        }
+        if service.str_at(&["spec", "type"]) == "LoadBalancer"
+            && let Some(balancer) = descend(service, &["status", "loadBalancer"])
+        {
+            for ingress in items(balancer, "ingress").filter(|i| !is_zero(i, "ip")) {
+                default_nil(ingress, "ipMode", "VIP");
+            }
+        }
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn row(&self, service: &Object, now: i64) -> Vec<Value> {
+        vec![
+            service.name().into(),
+            string(service, &["spec", "type"]),
+            or_none(service.str_at(&["spec", "clusterIP"])),
+            external_ip(service).into(),
+            or_none(&ports(service)),
+            age(service, now),
+            labels(service.at(&["spec", "selector"])).into(),
+        ]
+    }
+}
+
+fn default_spec(spec: &mut Value) {
+    default_zero(spec, "sessionAffinity", "None");
+    default_zero(spec, "type", "ClusterIP");
+    match spec.str_at(&["sessionAffinity"]) {
+        "None" => _ = spec.remove_at(&["sessionAffinityConfig"]),
+        "ClientIP" if int_at(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).is_none() => {
+            spec.set_at(&["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}}));
+        }
+        _ => {}
+    }
+    for port in items(spec, "ports") {
+        default_zero(port, "protocol", "TCP");
+        if let Some(number) = port.get("port").cloned() {
+            default_zero(port, "targetPort", number);
+        }
+    }
+    let kind = spec.str_at(&["type"]).to_owned();
+    let external =
+        matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !is_zero(spec, "externalIPs"));
+    if external {
+        default_zero(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        default_nil(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        default_nil(spec, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+fn external_ip(service: &Object) -> String {
+    let listed = service.get("spec").map(|s| list(s, "externalIPs")).unwrap_or_default();
+    let mut ips: Vec<String> = listed.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match service.str_at(&["spec", "type"]) {
+        "LoadBalancer" => {
+            let balancer = load_balancer(service);
+            if !balancer.is_empty() {
+                ips.insert(0, balancer);
+            }
+            if ips.is_empty() { "<pending>".to_owned() } else { ips.join(",") }
+        }
+        "ExternalName" => service.str_at(&["spec", "externalName"]).to_owned(),
+        "ClusterIP" | "NodePort" if ips.is_empty() => NONE.to_owned(),
+        "ClusterIP" | "NodePort" => ips.join(","),
+        _ => UNKNOWN.to_owned(),
+    }
+}
+
+/// `80:30080/TCP,53/UDP`
+fn ports(service: &Object) -> String {
+    let show = |port: &Value| {
+        let (number, protocol) = (number(port, &["port"]), port.str_at(&["protocol"]));
+        match int_at(port, &["nodePort"]) {
+            Some(node_port) if node_port > 0 => format!("{number}:{node_port}/{protocol}"),
+            _ => format!("{number}/{protocol}"),
+        }
+    };
+    let ports = service.get("spec").map(|s| list(s, "ports")).unwrap_or_default();
+    ports.iter().map(show).collect::<Vec<_>>().join(",")
+}

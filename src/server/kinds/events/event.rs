@@ -3,6 +3,7 @@
 //! [`core::event`]: crate::server::kinds::core::event
 
 use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::{text, wide};
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -25,6 +26,19 @@ pub static KIND: Kind = Kind {
         "type",
     ],
     conversion: Some(Conversion { stored: ("", "v1"), to_stored, from_stored }),
+    columns: &[
+        text("Last Seen"),
+        text("Type"),
+        text("Reason"),
+        text("Object"),
+        wide("Subobject"),
+        wide("Source"),
+        text("Message"),
+        wide("First Seen"),
+        Column::new("Count", "integer", 1),
+        Column { priority: 1, ..Column::NAME },
+    ],
+    strategy: &Event,
     ..Kind::BASE
 };
 
@@ -38,6 +52,20 @@ const RENAMED: &[(&str, &str)] = &[
     ("deprecatedLastTimestamp", "lastTimestamp"),
     ("deprecatedCount", "count"),
 ];
+
+struct Event;
+
+impl Strategy for Event {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn row(&self, event: &Object, now: i64) -> Vec<Value> {
+        let mut stored = event.clone();
+        to_stored(&mut stored);
+        core::event::row(&stored, now)
+    }
+}
 
 fn to_stored(event: &mut Object) {
     rename(event, RENAMED.iter().map(|(here, core)| (*here, *core)));

@@ -9,5 +9,18 @@ pub static KIND: Kind = Kind {
     singular: "clusterrole",
     scope: Scope::Cluster,
     storage: "clusterroles",
+    strategy: &ClusterRole,
     ..Kind::BASE
 };
+
+struct ClusterRole;
+
+impl Strategy for ClusterRole {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        names::path_segment(name)
+    }
+}

@@ -8,5 +8,18 @@ pub static KIND: Kind = Kind {
     plural: "roles",
     singular: "role",
     storage: "roles",
+    strategy: &Role,
     ..Kind::BASE
 };
+
+struct Role;
+
+impl Strategy for Role {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        names::path_segment(name)
+    }
+}

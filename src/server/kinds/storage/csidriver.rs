@@ -1,6 +1,10 @@
 //! CSIDriver (`storage.k8s.io/v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
+use crate::server::kinds::tree::*;
 use crate::server::kinds::*;
+use serde_json::json;
 
 pub static KIND: Kind = Kind {
     group: "storage.k8s.io",
@@ -9,5 +13,52 @@ pub static KIND: Kind = Kind {
     singular: "csidriver",
     scope: Scope::Cluster,
     storage: "csidrivers",
+    columns: &[
+        Column::NAME,
+        boolean("AttachRequired"),
+        boolean("PodInfoOnMount"),
+        boolean("StorageCapacity"),
+        text("TokenRequests"),
+        boolean("RequiresRepublish"),
+        text("Modes"),
+        Column::AGE,
+    ],
+    strategy: &CsiDriver,
     ..Kind::BASE
 };
+
+struct CsiDriver;
+
+impl Strategy for CsiDriver {
+    fn default(&self, driver: &mut Object) {
+        let Some(spec) = child(driver, "spec") else { return };
+        default_nil(spec, "attachRequired", true);
+        default_nil(spec, "podInfoOnMount", false);
+        default_nil(spec, "storageCapacity", false);
+        default_nil(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        default_zero(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        default_nil(spec, "requiresRepublish", false);
+        default_nil(spec, "seLinuxMount", false);
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn row(&self, driver: &Object, now: i64) -> Vec<Value> {
+        let spec = |key: &str| driver.get("spec").map(|s| list(s, key)).unwrap_or_default();
+        let flag = |key: &str| bool_at(driver, &["spec", key]).into();
+        let audiences: Vec<&str> = spec("tokenRequests").iter().map(|t| t.str_at(&["audience"])).collect();
+        let modes: Vec<&str> = spec("volumeLifecycleModes").iter().filter_map(Value::as_str).collect();
+        vec![
+            driver.name().into(),
+            flag("attachRequired"),
+            flag("podInfoOnMount"),
+            flag("storageCapacity"),
+            or(&audiences.join(","), UNSET),
+            flag("requiresRepublish"),
+            or_none(&modes.join(",")),
+            age(driver, now),
+        ]
+    }
+}

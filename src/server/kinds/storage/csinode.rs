@@ -1,5 +1,7 @@
 //! CSINode (`storage.k8s.io/v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -10,5 +12,19 @@ pub static KIND: Kind = Kind {
     scope: Scope::Cluster,
     subresources: &[STATUS],
     storage: "csinodes",
+    columns: &[Column::NAME, integer("Drivers"), Column::AGE],
+    strategy: &CsiNode,
     ..Kind::BASE
 };
+
+struct CsiNode;
+
+impl Strategy for CsiNode {
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn row(&self, node: &Object, now: i64) -> Vec<Value> {
+        vec![node.name().into(), count(node, &["spec", "drivers"]).into(), age(node, now)]
+    }
+}

@@ -1,5 +1,7 @@
 //! VolumeAttributesClass (`storage.k8s.io/v1`).
 
+use crate::object::{Object, ObjectExt};
+use crate::server::kinds::cells::*;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -10,5 +12,15 @@ pub static KIND: Kind = Kind {
     scope: Scope::Cluster,
     short_names: &["vac"],
     storage: "volumeattributesclasses",
+    columns: &[Column::NAME, text("DriverName"), Column::AGE],
+    strategy: &VolumeAttributesClass,
     ..Kind::BASE
 };
+
+struct VolumeAttributesClass;
+
+impl Strategy for VolumeAttributesClass {
+    fn row(&self, class: &Object, now: i64) -> Vec<Value> {
+        vec![class.name().into(), string(class, &["driverName"]), age(class, now)]
+    }
+}

@@ -1,5 +1,11 @@
 //! What a request asks for: upstream's `RequestInfo` and `user.Info`, parsed once, read everywhere.
 
+mod info;
+pub mod options;
+mod query;
+
+pub use query::Query;
+
 use std::collections::BTreeMap;
 
 /// Who asks (upstream `user.Info`).

@@ -1,1 +1,0 @@
-//! Cluster IPs and node ports: allocation, release and repair.

@@ -1,1 +1,0 @@
-//! Watches: store events filtered per watcher and framed.
