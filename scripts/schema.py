@@ -64,6 +64,8 @@ def kinds_of(name, go):
     found = set()
     for gvk in go["kinds"].get(name, []):
         group, version, kind = gvk.split("/")
+        if version == "__internal":
+            continue
         if name.startswith(META) and kind in EVERYWHERE:
             found.add(f"*/*/{kind}")
         elif SERVED.match(version) and not SKIPPED.search(kind):

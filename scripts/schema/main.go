@@ -172,7 +172,10 @@ func fields(types map[string][]Field, t reflect.Type, outer string) []Field {
 		}
 		if tag[0] == "" && (f.Anonymous || has("inline")) {
 			o := outer
-			if p := pb(f.Tag.Get("protobuf")); p != "" {
+			if p := pb(f.Tag.Get("protobuf")); p == "" {
+				// TypeMeta: travels in the envelope, not in the message.
+				o = "-"
+			} else {
 				if o != "" {
 					o += "/"
 				}
@@ -194,8 +197,13 @@ func fields(types map[string][]Field, t reflect.Type, outer string) []Field {
 		if ptr {
 			ft = ft.Elem()
 		}
+		number := pb(f.Tag.Get("protobuf"))
+		in := outer
+		if outer == "-" {
+			number, in = "", ""
+		}
 		fs = append(fs, Field{JSON: j, Go: f.Name, Named: ft.String(), Type: typ(types, f.Type), Ptr: ptr,
-			OmitEmpty: has("omitempty"), OmitZero: has("omitzero"), PB: pb(f.Tag.Get("protobuf")), Outer: outer,
+			OmitEmpty: has("omitempty"), OmitZero: has("omitzero"), PB: number, Outer: in,
 			Strategy: f.Tag.Get("patchStrategy"), MergeKey: f.Tag.Get("patchMergeKey")})
 	}
 	return fs

@@ -12,6 +12,7 @@ mod load;
 mod trail;
 
 pub use canonical::zero;
+pub(crate) use canonical::{base64, parse_duration, parse_time, print_duration, unbase64};
 pub use trail::Trail;
 
 /// A type in the table. Ids are indices and stable for the life of the process.
