@@ -123,3 +123,12 @@ impl Group {
         self.fatal.lock().take().map_or(Ok(()), Err)
     }
 }
+
+/// Run blocking work on a thread of its own and wait for it: for work that changes what belongs to a thread (its
+/// namespaces), so that no pooled thread ever carries the change on. A panic inside comes back as an error.
+pub fn on_own_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| std::io::Error::other("the thread panicked"))
+    })
+}

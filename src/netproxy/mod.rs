@@ -1,8 +1,21 @@
 //! Services → nftables, pod network (CNI), node-local DNS (DESIGN D7, D8, D9). Sees the cluster through `client` and
 //! `cache` only.
 
+pub mod cni;
+mod conntrack;
+mod host;
+mod link;
 pub mod net;
 mod netlink;
+pub mod netns;
+mod nft;
+mod plan;
+mod rules;
+mod state;
+mod sysctl;
+mod tables;
+#[cfg(test)]
+mod traffic_tests;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,0 +1,432 @@
+//! Real packets through real rules, in network namespaces made here. They end with the threads and files that hold them.
+//! Need root; without it they say so and pass.
+
+use super::cni::veth::Attachment;
+use super::link::Links;
+use super::net::{Cidr, Family};
+use super::plan::{self, Here, HostPort};
+use super::rules::Setting;
+use super::state::Owner;
+use super::tables::Tables;
+use super::{host, netns};
+use crate::cache::Key;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest wait for an answer; only what must fail waits this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+const NODE: &str = "192.0.2.1";
+const OUTSIDE: &str = "192.0.2.2";
+
+/// A network namespace that lives as long as this.
+struct Namespace {
+    file: File,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        };
+        let file = crate::task::on_own_thread("namespace", make).unwrap();
+        let namespace = Namespace { file };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    fn run(&self, program: &str, arguments: &str) -> String {
+        netns::within(&self.path(), || {
+            let out = Command::new(program).args(arguments.split(' ')).output()?;
+            assert!(out.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&out.stderr));
+            Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+        })
+        .unwrap()
+    }
+
+    fn ip(&self, arguments: &str) -> String {
+        self.run("ip", arguments)
+    }
+
+    /// A server that answers every connection with its name and the caller's address.
+    fn serve(&self, name: &'static str, port: u16) {
+        let listener = netns::within(&self.path(), || TcpListener::bind(("0.0.0.0", port))).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let caller = stream.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default();
+                let _ = (&stream).write_all(format!("{name} {caller}").as_bytes());
+            }
+        });
+    }
+
+    fn serve_udp(&self, name: &'static str, port: u16) {
+        let socket = netns::within(&self.path(), || UdpSocket::bind(("0.0.0.0", port))).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, caller)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(name.as_bytes(), caller);
+            }
+        });
+    }
+
+    /// "name caller's-address" of whoever answers.
+    fn call(&self, target: &str) -> io::Result<String> {
+        let target: SocketAddr = target.parse().unwrap();
+        let mut stream = netns::within(&self.path(), || TcpStream::connect_timeout(&target, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn refused(&self, target: &str) {
+        assert_eq!(self.call(target).unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{target}");
+    }
+
+    /// Who answers how often.
+    fn spread(&self, target: &str, calls: usize) -> BTreeMap<String, usize> {
+        let mut seen = BTreeMap::new();
+        for _ in 0..calls {
+            let answer = self.call(target).unwrap_or_else(|e| panic!("{target}: {e}"));
+            *seen.entry(answer.split(' ').next().unwrap().to_owned()).or_default() += 1;
+        }
+        seen
+    }
+}
+
+/// A node with an uplink to a machine outside, and pods.
+struct Node {
+    ns: Namespace,
+    outside: Namespace,
+    tables: Tables,
+    setting: Setting,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (ns, outside) = (Namespace::new(), Namespace::new());
+        ns.ip("link add uplink type veth peer name far");
+        let far = outside.file.as_raw_fd();
+        netns::within(&ns.path(), || {
+            let out = Command::new("ip")
+                .args(["link", "set", "far", "netns", &format!("/proc/{}/fd/{far}", std::process::id())])
+                .output()?;
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            Ok(())
+        })
+        .unwrap();
+        for (namespace, link, address) in [(&ns, "uplink", NODE), (&outside, "far", OUTSIDE)] {
+            namespace.ip(&format!("address add {address}/24 dev {link}"));
+            namespace.ip(&format!("link set {link} up"));
+        }
+        ns.ip(&format!("route add default via {OUTSIDE}"));
+        let setting = Setting {
+            family: Family::V4,
+            cluster: "10.42.0.0/16".parse().unwrap(),
+            services: "10.43.0.0/16".parse().unwrap(),
+            node: NODE.parse().unwrap(),
+            dns: Some("10.43.0.10".parse().unwrap()),
+            interface_prefix: "kdg".into(),
+        };
+        let settings = vec![setting.clone()];
+        let tables = netns::within(&ns.path(), || {
+            host::prepare(&settings, "kedge-test").map_err(io::Error::other)?;
+            let mut tables = Tables::open("kedge-test", settings.clone())?;
+            tables.apply()?;
+            Ok(tables)
+        })
+        .unwrap();
+        Node { ns, outside, tables, setting }
+    }
+
+    fn pod(&mut self, id: &str, address: &str, host_ports: &[HostPort]) -> Namespace {
+        let pod = Namespace::new();
+        let address: IpAddr = address.parse().unwrap();
+        let path = pod.path();
+        netns::within(&self.ns.path(), || {
+            let node = [self.setting.node];
+            let attachment = Attachment {
+                prefix: "kdg",
+                container_id: id,
+                netns: &path,
+                ifname: "eth0",
+                addresses: &[address],
+                node: &node,
+                mtu: 1400,
+            };
+            attachment.connect()?;
+            attachment.check()
+        })
+        .unwrap();
+        self.tables.replace(Family::V4, &Owner::Pod(id.into()), plan::pod(address, host_ports));
+        self.apply();
+        pod
+    }
+
+    fn apply(&mut self) {
+        let tables = &mut self.tables;
+        netns::within(&self.ns.path(), || tables.apply()).unwrap();
+    }
+
+    /// A Service "web" with this spec (merged with one TCP or UDP port 80 to 8080) and endpoints "address" or
+    /// "address@node".
+    fn service(&mut self, spec: serde_json::Value, endpoints: &[&str]) {
+        let name = spec["clusterIP"].as_str().unwrap().to_owned();
+        let protocol = spec["ports"][0]["protocol"].as_str().unwrap_or("TCP").to_owned();
+        let service: Service = serde_json::from_value(json!({
+            "metadata": { "namespace": "default", "name": name }, "spec": spec,
+            "status": { "loadBalancer": { "ingress": spec["ingress"] } },
+        }))
+        .unwrap();
+        let endpoint = |text: &&str| {
+            let (address, node) = text.split_once('@').unwrap_or((text, "here"));
+            json!({ "addresses": [address], "nodeName": node, "conditions": { "ready": true } })
+        };
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "addressType": "IPv4", "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+            "ports": [{ "name": "", "port": 8080, "protocol": protocol }],
+        }))
+        .unwrap();
+        let here = Here { node_name: "here", node_ip: self.setting.node, family: Family::V4 };
+        let plan = plan::service(&service, &[Arc::new(slice)], here);
+        self.tables.replace(Family::V4, &Owner::Service(Key::new("default", name)), plan);
+        self.apply();
+    }
+}
+
+fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: needs root");
+    }
+    root
+}
+
+fn port80() -> serde_json::Value {
+    json!([{ "port": 80, "protocol": "TCP" }])
+}
+
+#[test]
+fn services_reach_their_endpoints() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    let two = node.pod("two", "10.42.0.3", &[]);
+    let client = node.pod("client", "10.42.0.4", &[]);
+    one.serve("one", 8080);
+    two.serve("two", 8080);
+    let spec = json!({ "type": "NodePort", "clusterIP": "10.43.0.80", "externalIPs": ["198.51.100.7"],
+        "ports": [{ "port": 80, "nodePort": 30080 }] });
+    node.service(spec.clone(), &["10.42.0.2", "10.42.0.3"]);
+
+    assert_eq!(client.call("10.42.0.2:8080").unwrap(), "one 10.42.0.4", "pod to pod");
+    let seen = client.spread("10.43.0.80:80", 40);
+    assert!(seen.len() == 2 && seen.values().all(|n| *n >= 5), "balanced: {seen:?}");
+    for (from, target) in [
+        (&client, "10.43.0.80:80"),
+        (&client, "192.0.2.1:30080"),
+        (&client, "198.51.100.7:80"),
+        (&one, "10.43.0.80:80"),
+        (&node.ns, "10.43.0.80:80"),
+        (&node.ns, "192.0.2.1:30080"),
+        (&node.ns, "127.0.0.1:30080"),
+        (&node.outside, "192.0.2.1:30080"),
+    ] {
+        assert_eq!(from.spread(target, 20).len(), 2, "{target}");
+    }
+    node.outside.ip("route add 198.51.100.7 via 192.0.2.1");
+    assert_eq!(node.outside.spread("198.51.100.7:80", 20).len(), 2);
+    let answer = node.outside.call("192.0.2.1:30080").unwrap();
+    assert_eq!(answer.split(' ').nth(1), Some(OUTSIDE), "a pod of this node sees the caller's address");
+
+    node.service(spec.clone(), &["10.42.0.2"]);
+    assert_eq!(client.spread("10.43.0.80:80", 10), BTreeMap::from([("one".into(), 10)]));
+    assert_eq!(one.call("10.43.0.80:80").unwrap(), "one 192.0.2.1", "a pod reaches itself, as the node");
+    client.refused("10.43.0.80:81");
+    client.refused("10.43.9.9:80");
+
+    node.service(spec, &[]);
+    for target in ["10.43.0.80:80", "192.0.2.1:30080", "198.51.100.7:80"] {
+        client.refused(target);
+    }
+    node.ns.refused("10.43.0.80:80");
+    node.outside.refused("192.0.2.1:30080");
+}
+
+#[test]
+fn affinity_holds_until_its_endpoint_goes() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    let two = node.pod("two", "10.42.0.3", &[]);
+    let client = node.pod("client", "10.42.0.4", &[]);
+    one.serve("10.42.0.2", 8080);
+    two.serve("10.42.0.3", 8080);
+    let spec = json!({ "clusterIP": "10.43.0.80", "sessionAffinity": "ClientIP", "ports": port80() });
+    node.service(spec.clone(), &["10.42.0.2", "10.42.0.3"]);
+    let seen = client.spread("10.43.0.80:80", 20);
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    let (first, other) = match seen.keys().next().unwrap().as_str() {
+        "10.42.0.2" => ("10.42.0.2", "10.42.0.3"),
+        _ => ("10.42.0.3", "10.42.0.2"),
+    };
+    node.service(spec.clone(), &[other]);
+    assert_eq!(client.spread("10.43.0.80:80", 5), BTreeMap::from([(other.into(), 5)]), "its endpoint went");
+    node.service(spec, &[first, other]);
+    assert_eq!(
+        client.spread("10.43.0.80:80", 20),
+        BTreeMap::from([(other.into(), 20)]),
+        "and it stays with the new one"
+    );
+}
+
+#[test]
+fn local_policies_use_this_node_only() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    let two = node.pod("two", "10.42.0.3", &[]);
+    let client = node.pod("client", "10.42.0.4", &[]);
+    one.serve("one", 8080);
+    two.serve("two", 8080);
+    // "two" counts as another node's.
+    let spec = |external: &str, internal: &str| {
+        json!({ "type": "NodePort", "clusterIP": "10.43.0.80", "externalTrafficPolicy": external,
+            "internalTrafficPolicy": internal, "ports": [{ "port": 80, "nodePort": 30080 }] })
+    };
+    node.service(spec("Local", "Cluster"), &["10.42.0.2", "10.42.0.3@there"]);
+    assert_eq!(node.outside.spread("192.0.2.1:30080", 20), BTreeMap::from([("one".into(), 20)]));
+    assert_eq!(client.spread("192.0.2.1:30080", 20).len(), 2, "callers inside the cluster see all endpoints");
+    node.service(spec("Local", "Local"), &["10.42.0.2", "10.42.0.3@there"]);
+    assert_eq!(client.spread("10.43.0.80:80", 20), BTreeMap::from([("one".into(), 20)]));
+    node.service(spec("Local", "Local"), &["10.42.0.3@there"]);
+    assert_eq!(node.outside.call("192.0.2.1:30080").unwrap_err().kind(), io::ErrorKind::TimedOut, "dropped");
+    client.refused("10.43.0.80:80");
+    assert_eq!(client.spread("192.0.2.1:30080", 5).len(), 1);
+}
+
+#[test]
+fn load_balancer_addresses_obey_source_ranges() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    one.serve("one", 8080);
+    let spec = |range: &str| {
+        json!({ "type": "LoadBalancer", "clusterIP": "10.43.0.80", "loadBalancerSourceRanges": [range],
+            "ingress": [{ "ip": "192.0.2.1" }], "ports": port80() })
+    };
+    node.service(spec("192.0.2.0/28"), &["10.42.0.2"]);
+    assert_eq!(node.outside.call("192.0.2.1:80").unwrap(), "one 192.0.2.2");
+    node.service(spec("203.0.113.0/24"), &["10.42.0.2"]);
+    assert_eq!(node.outside.call("192.0.2.1:80").unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn udp_leaves_an_endpoint_that_is_gone() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    let two = node.pod("two", "10.42.0.3", &[]);
+    let client = node.pod("client", "10.42.0.4", &[]);
+    one.serve_udp("one", 8080);
+    two.serve_udp("two", 8080);
+    let spec = json!({ "type": "NodePort", "clusterIP": "10.43.0.80",
+        "ports": [{ "port": 80, "nodePort": 30080, "protocol": "UDP" }] });
+    for (from, target) in [(&client, "10.43.0.80:80"), (&client, "192.0.2.1:30080")] {
+        node.service(spec.clone(), &["10.42.0.2"]);
+        // One socket, so one connection to the kernel's memory.
+        let socket = netns::within(&from.path(), || UdpSocket::bind(("0.0.0.0", 0))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ask = || {
+            let mut buffer = [0; 64];
+            socket.send_to(b"?", target).unwrap();
+            let (length, _) = socket.recv_from(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        assert_eq!(ask(), "one");
+        node.service(spec.clone(), &["10.42.0.3"]);
+        assert_eq!(ask(), "two", "{target}");
+    }
+}
+
+#[test]
+fn host_ports_lead_to_their_pod() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let tcp = |host_ip: Option<&str>, host_port| HostPort {
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        container_port: 8080,
+        protocol: 6,
+    };
+    let one =
+        node.pod("one", "10.42.0.2", &[tcp(None, 8000), tcp(Some("192.0.2.1"), 8001), tcp(Some("127.0.0.1"), 8002)]);
+    let client = node.pod("client", "10.42.0.4", &[]);
+    one.serve("one", 8080);
+    for target in ["192.0.2.1:8000", "192.0.2.1:8001"] {
+        assert_eq!(node.outside.call(target).unwrap(), "one 192.0.2.2");
+        assert_eq!(client.call(target).unwrap(), "one 10.42.0.4");
+        assert_eq!(one.call(target).unwrap(), "one 192.0.2.1", "itself");
+    }
+    assert_eq!(node.ns.call("127.0.0.1:8002").unwrap(), "one 192.0.2.1");
+    node.outside.refused("192.0.2.1:8002");
+    node.tables.replace(Family::V4, &Owner::Pod("one".into()), plan::Plan::default());
+    node.apply();
+    node.outside.refused("192.0.2.1:8000");
+}
+
+#[test]
+fn pods_leave_the_cluster_as_the_node() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let client = node.pod("client", "10.42.0.4", &[]);
+    node.outside.serve("outside", 8080);
+    assert_eq!(client.call("192.0.2.2:8080").unwrap(), "outside 192.0.2.1");
+    node.ns.serve("node", 8081);
+    assert_eq!(client.call("192.0.2.1:8081").unwrap(), "node 10.42.0.4");
+    // What listens on all addresses does not answer at the DNS address, and the node's loopback is its own.
+    client.refused("10.43.0.10:8081");
+    assert!(client.call("127.0.0.1:8081").is_err());
+    let guarded = netns::within(&client.path(), || {
+        let mut links = Links::open()?;
+        let link = links.by_name("eth0")?.unwrap().index;
+        links.add_route(&super::link::Route {
+            dst: Some("127.9.9.9/32".parse::<Cidr>().unwrap()),
+            via: Some("169.254.1.1".parse().unwrap()),
+            link,
+            source: None,
+            family: Family::V4,
+        })
+    });
+    let _ = guarded;
+    assert!(client.call("127.9.9.9:8081").is_err());
+}
