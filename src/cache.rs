@@ -501,6 +501,12 @@ pub struct Changes<K: Cached> {
 }
 
 impl<K: Cached> Changes<K> {
+    /// A change that has come already; None when there is none, or when a resync is due (see [`Changes::next`]).
+    pub fn next_change_now(&mut self) -> Option<Change<K>> {
+        let mut unread = self.mailbox.unread.lock();
+        if unread.overflowed { None } else { unread.changes.pop_front() }
+    }
+
     /// The next notice; None when the process stops.
     pub async fn next(&mut self) -> Option<Notice<K>> {
         loop {

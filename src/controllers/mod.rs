@@ -54,6 +54,14 @@ const TABLE: &[Entry] = &[
     ("replication-controller", replicas::replicationcontrollers),
 ];
 
+/// The scheduler's identity.
+const SCHEDULER: &str = "kube-scheduler";
+
+/// The name of a component in its events, where it is not that of its identity.
+fn component_of(identity: &str) -> &str {
+    if identity == SCHEDULER { "default-scheduler" } else { identity }
+}
+
 /// Counters of everything that [`run`] started.
 #[derive(Clone, Default)]
 pub struct Metrics {
@@ -88,7 +96,7 @@ pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Confi
     let config = Arc::new(config);
     let context = |name: &str| {
         let client = clients(name);
-        let recorder = Recorder::new(client.clone(), name, "", group);
+        let recorder = Recorder::new(client.clone(), component_of(name), "", group);
         Context { client, caches: caches.clone(), recorder, config: config.clone(), group: group.clone() }
     };
     let mut metrics = Metrics::default();
@@ -97,5 +105,6 @@ pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Confi
         driver::start(new(&context(name)), counters.clone(), group);
         metrics.controllers.push((name, counters));
     }
+    group.spawn("scheduler", scheduler::run(context(SCHEDULER)));
     metrics
 }

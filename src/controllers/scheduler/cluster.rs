@@ -244,8 +244,11 @@ mod tests {
     #[test]
     fn pods_come_and_go_with_what_they_use() {
         let mut cluster = Cluster::default();
-        let one = Arc::new(pod("a", json!({"nodeName": "n1", "containers": [
-            {"name": "c", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 80, "hostPort": 80}]}]})));
+        let one = Arc::new(pod(
+            "a",
+            json!({"nodeName": "n1", "containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 80, "hostPort": 80}]}]}),
+        ));
         cluster.observe(&one);
         cluster.set_node(Arc::new(node("n1", json!({}))));
         cluster.set_node(Arc::new(node("n2", json!({}))));

@@ -47,9 +47,7 @@ mod tests {
         let mut held = node("n1", json!({}));
         held.metadata.labels = Some([("zone".to_owned(), "a".to_owned()), ("cores".to_owned(), "8".to_owned())].into());
         cluster.set_node(Arc::new(held));
-        let expression = |key: &str, operator: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
-        };
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
         let cases = [
             (json!({}), false),
             (expression("zone", "In", &["a", "b"]), true),

@@ -9,7 +9,7 @@ mod fit;
 mod node_affinity;
 mod node_name;
 mod node_ports;
-mod taints;
+pub mod taints;
 mod unschedulable;
 
 use super::cluster::{Cluster, NodeInfo, PodInfo};
