@@ -5,26 +5,21 @@
 use crate::durable;
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-/// No executable of this source existed before: 2026-06-01.
-const SOURCE_FLOOR: i64 = 1_780_272_000;
 /// Holds the last known time as decimal Unix seconds.
 const FILE: &str = "last-time";
 
-static FLOOR: AtomicI64 = AtomicI64::new(SOURCE_FLOOR);
-
 /// Unix seconds now, never below the floor.
 pub fn now() -> i64 {
-    let system = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(system.as_secs()).unwrap_or(i64::MAX).max(FLOOR.load(Ordering::Relaxed))
+    crate::time::now_seconds()
 }
 
 /// Take the time written by an earlier run as floor. A missing or unreadable file leaves the floor as it is.
 pub fn raise_floor(dir: &Path) {
-    let written = std::fs::read_to_string(dir.join(FILE)).ok().and_then(|text| text.trim().parse().ok());
-    FLOOR.fetch_max(written.unwrap_or(SOURCE_FLOOR), Ordering::Relaxed);
+    if let Some(seconds) = std::fs::read_to_string(dir.join(FILE)).ok().and_then(|text| text.trim().parse().ok()) {
+        crate::time::raise_floor(seconds);
+    }
 }
 
 /// Write the current time for the next start.

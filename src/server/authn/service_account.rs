@@ -244,14 +244,14 @@ impl TokenIssuer for ServiceAccounts {
             },
         };
         let token = token::sign(&claims, &self.key).map_err(Status::internal)?;
-        let expires = jiff::Timestamp::from_second(now + spec.life).map_err(Status::internal)?;
+        let shown =
+            |seconds: i64| jiff::Timestamp::from_second(seconds).map(crate::time::rfc3339).map_err(Status::internal);
         request.set_at(&["spec", "audiences"], json!(spec.audiences));
         request.set_at(&["spec", "expirationSeconds"], spec.life.into());
         request.set_at(&["metadata", "name"], account.name().into());
         request.set_at(&["metadata", "namespace"], account.namespace().into());
-        let created = jiff::Timestamp::from_second(now).map_err(Status::internal)?;
-        request.set_at(&["metadata", "creationTimestamp"], created.to_string().into());
-        request.set_at(&["status"], json!({"token": token, "expirationTimestamp": expires.to_string()}));
+        request.set_at(&["metadata", "creationTimestamp"], shown(now)?.into());
+        request.set_at(&["status"], json!({"token": token, "expirationTimestamp": shown(now + spec.life)?}));
         Ok(request)
     }
 }

@@ -220,8 +220,7 @@ impl Tables {
 
 /// Unix seconds of `metadata.deletionTimestamp`.
 pub fn deletion_time(object: &Object) -> Option<i64> {
-    let text = object.str_at(&["metadata", "deletionTimestamp"]);
-    text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
+    crate::time::parse_seconds(object.str_at(&["metadata", "deletionTimestamp"]))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

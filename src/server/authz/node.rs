@@ -3,6 +3,7 @@
 use super::graph::{Graph, Target};
 use super::rule::Rule;
 use super::{Authorizer, Decision};
+use crate::selector::FieldSelector;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::Result;
 use async_trait::async_trait;
@@ -164,10 +165,7 @@ fn unrelated_unless(related: bool, node: &str) -> Result<(), String> {
 
 /// Whether the field selector pins a field to a value.
 fn selects(info: &RequestInfo, field: &str, value: &str) -> bool {
-    info.field_selector.split(',').any(|term| {
-        let Some((key, wanted)) = term.split_once('=') else { return false };
-        key == field && wanted.strip_prefix('=').unwrap_or(wanted) == value
-    })
+    FieldSelector::parse(&info.field_selector).is_ok_and(|selector| selector.exact(field) == Some(value))
 }
 
 fn lease(node: &str, info: &RequestInfo) -> Result<(), String> {

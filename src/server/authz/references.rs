@@ -62,6 +62,17 @@ pub fn pod_references(pod: &Object) -> Vec<Reference> {
     found.0
 }
 
+/// Whether a pod refers to any object of a kind, mirror pod or not.
+pub fn referenced(pod: &Object, target: Target) -> bool {
+    let mut pod = pod.clone();
+    if let Some(annotations) =
+        pod.get_mut("metadata").and_then(|m| m.get_mut("annotations")).and_then(Value::as_object_mut)
+    {
+        annotations.remove(MIRROR);
+    }
+    pod_references(&pod).iter().any(|(t, _)| *t == target)
+}
+
 struct Found(Vec<Reference>);
 
 impl Found {
