@@ -34,3 +34,16 @@ pub struct Asked<'a> {
     pub accept: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
 }
+
+impl Asked<'_> {
+    /// Whether the client already holds the document with this (quoted) ETag.
+    pub fn holds(&self, etag: &str) -> bool {
+        let listed = |header: &str| header.split(',').map(|e| e.trim().trim_start_matches("W/")).any(|e| e == etag || e == "*");
+        self.if_none_match.is_some_and(listed)
+    }
+
+    /// A query parameter's value, undecoded.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
+    }
+}

@@ -44,7 +44,9 @@ impl Api {
             accept: header(headers, ACCEPT.as_str()),
             if_none_match: header(headers, IF_NONE_MATCH.as_str()),
         };
-        let document = discovery::serve(asked).or_else(|| openapi::serve(asked)).ok_or_else(Status::no_such_path)??;
+        let kinds = self.registry().kinds();
+        let found = discovery::serve(asked, &kinds).or_else(|| openapi::serve(asked, &kinds));
+        let document = found.ok_or_else(Status::no_such_path)??;
         let zips = header(headers, ACCEPT_ENCODING.as_str()).is_some_and(|v| v.contains("gzip"));
         Ok(document_response(document, zips))
     }

@@ -12,7 +12,7 @@ mod negotiate;
 mod protobuf;
 mod text;
 
-pub use negotiate::{accept, content_type, wants_discovery};
+pub use negotiate::{accept, content_type, json_accepted, wants_discovery};
 pub use text::PROBLEMS_MAX;
 
 /// How a body is written.

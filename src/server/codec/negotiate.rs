@@ -94,6 +94,12 @@ pub fn content_type(header: Option<&str>) -> Result<Format> {
     })
 }
 
+/// Whether an `Accept` header takes plain JSON.
+pub fn json_accepted(header: Option<&str>) -> bool {
+    let header = header.unwrap_or("").trim();
+    header.is_empty() || clauses(header).iter().any(|c| c.covers(Format::Json))
+}
+
 /// Whether an `Accept` header prefers aggregated discovery of this version over the legacy form.
 pub fn wants_discovery(header: Option<&str>, version: &str) -> bool {
     let is_discovery = |c: &Clause<'_>| {
