@@ -3,3 +3,4 @@
 pub mod spdy;
 pub mod upgrade;
 pub mod websocket;
+pub mod listener;

@@ -27,6 +27,9 @@ mod patches;
 mod respond;
 mod verbs;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::read_object;
 pub use patches::Patch;
 pub use respond::{Nearby, Wanted, add_warnings, answer_response, object_response, status_response};

@@ -3,6 +3,8 @@
 //! In the server's process, requests go to the API server as function calls with an identity ([`local`]); elsewhere
 //! over HTTPS ([`https`]). Callers cannot tell the difference.
 
+mod https;
+
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -21,7 +23,8 @@ pub fn local(handler: Handler) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-/// A client of the API server that a kubeconfig file names (client certificates or tokens, our CA).
-pub fn https(_kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
-    todo!()
+/// A client of the API server that a kubeconfig file names (client certificates or tokens, our CA). Needs a running
+/// tokio runtime.
+pub fn https(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
+    https::client(kubeconfig)
 }

@@ -1,0 +1,326 @@
+//! HTTPS to the API server that a kubeconfig names: our own connector, so that no second TLS stack comes in.
+
+use anyhow::{Context as _, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Request, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silent HTTP/2 connections are asked for a sign of life, so that a watch notices a dead server.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where to, and as whom: one context of a kubeconfig.
+struct Target {
+    server: Uri,
+    tls: Arc<ClientConfig>,
+    server_name: Option<String>,
+    token: Option<TokenSource>,
+    namespace: String,
+}
+
+/// A bearer token: fixed, or a file that is read again for each request (projected tokens are rotated).
+#[derive(Clone)]
+enum TokenSource {
+    Fixed(String),
+    File(PathBuf),
+}
+
+/// The parts of a kubeconfig that we read; exec plugins and the like are not for servers.
+#[derive(Deserialize)]
+struct Kubeconfig {
+    #[serde(default, rename = "current-context")]
+    current_context: String,
+    #[serde(default)]
+    clusters: Vec<Named<Cluster>>,
+    #[serde(default)]
+    users: Vec<Named<User>>,
+    #[serde(default)]
+    contexts: Vec<Named<Context>>,
+}
+
+#[derive(Deserialize)]
+struct Named<T> {
+    name: String,
+    #[serde(alias = "cluster", alias = "user", alias = "context")]
+    value: Option<T>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    #[serde(default)]
+    server: String,
+    certificate_authority: Option<String>,
+    certificate_authority_data: Option<String>,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
+    tls_server_name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct User {
+    client_certificate: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key: Option<String>,
+    client_key_data: Option<String>,
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Context {
+    #[serde(default)]
+    cluster: String,
+    #[serde(default)]
+    user: String,
+    namespace: Option<String>,
+}
+
+/// A client for the current context of a kubeconfig file. Needs a running tokio runtime.
+pub fn client(path: &Path) -> anyhow::Result<kube::Client> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read kubeconfig {shown}"))?;
+    let config = serde_yaml::from_str(&text).with_context(|| format!("cannot parse kubeconfig {shown}"))?;
+    let target = target(config, path.parent()).with_context(|| format!("kubeconfig {shown}"))?;
+    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
+    builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_TIMEOUT);
+    let http: Client<Connector, kube::client::Body> = builder.build(connector);
+    let (server, token) = (target.server, target.token);
+    let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+        let prepared = prepare(&mut request, &server, token.as_ref());
+        let http = http.clone();
+        async move {
+            prepared?;
+            http.request(request).await.map_err(tower::BoxError::from)
+        }
+    });
+    Ok(kube::Client::new(service, target.namespace))
+}
+
+/// Give a request its address and its token.
+fn prepare(
+    request: &mut Request<kube::client::Body>,
+    server: &Uri,
+    token: Option<&TokenSource>,
+) -> Result<(), tower::BoxError> {
+    let base = server.path().trim_end_matches('/');
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let mut parts = server.clone().into_parts();
+    parts.path_and_query = Some(format!("{base}{path}").parse()?);
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    let token = match token {
+        None => return Ok(()),
+        Some(TokenSource::Fixed(token)) => token.clone(),
+        Some(TokenSource::File(path)) => std::fs::read_to_string(path)?.trim().to_owned(),
+    };
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, value);
+    Ok(())
+}
+
+fn target(config: Kubeconfig, dir: Option<&Path>) -> anyhow::Result<Target> {
+    let context = pick(config.contexts, &config.current_context, "context")?;
+    let cluster = pick(config.clusters, &context.cluster, "cluster")?;
+    let user = if context.user.is_empty() { User::default() } else { pick(config.users, &context.user, "user")? };
+    let server: Uri = cluster.server.parse().with_context(|| format!("server {:?} is no address", cluster.server))?;
+    if server.scheme_str() != Some("https") {
+        bail!("server {server} is not an https address");
+    }
+    let token = match (&user.token, &user.token_file) {
+        (Some(token), _) => Some(TokenSource::Fixed(token.clone())),
+        (None, Some(file)) => Some(TokenSource::File(resolve(dir, file))),
+        (None, None) => None,
+    };
+    Ok(Target {
+        server,
+        tls: Arc::new(tls_config(&cluster, &user, dir)?),
+        server_name: cluster.tls_server_name,
+        token,
+        namespace: context.namespace.unwrap_or_else(|| "default".to_owned()),
+    })
+}
+
+fn pick<T>(list: Vec<Named<T>>, name: &str, what: &str) -> anyhow::Result<T> {
+    let found = list.into_iter().find(|n| n.name == name).and_then(|n| n.value);
+    found.with_context(|| format!("{what} {name:?} is missing"))
+}
+
+/// Relative paths count from the kubeconfig's directory.
+fn resolve(dir: Option<&Path>, file: &str) -> PathBuf {
+    dir.unwrap_or(Path::new("")).join(file)
+}
+
+/// PEM from inline base64, else from a file, else none.
+fn pem(data: &Option<String>, file: &Option<String>, dir: Option<&Path>, what: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    match (data, file) {
+        (Some(data), _) => {
+            let bytes = BASE64_STANDARD.decode(data.trim()).with_context(|| format!("{what}-data is not base64"))?;
+            Ok(Some(bytes))
+        }
+        (None, Some(file)) => {
+            let path = resolve(dir, file);
+            Ok(Some(std::fs::read(&path).with_context(|| format!("cannot read {what} {}", path.display()))?))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(crate::pki::clock::FlooredClock))
+        .with_safe_default_protocol_versions()
+        .context("choosing TLS versions")?;
+    let authority =
+        pem(&cluster.certificate_authority_data, &cluster.certificate_authority, dir, "certificate-authority")?;
+    let builder = if cluster.insecure_skip_tls_verify {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    } else {
+        let mut roots = RootCertStore::empty();
+        let authority = authority.context("the cluster names no certificate-authority")?;
+        for certificate in CertificateDer::pem_slice_iter(&authority) {
+            roots.add(certificate.context("parsing certificate-authority")?).context("trusting certificate-authority")?;
+        }
+        builder.with_root_certificates(roots)
+    };
+    let certificate = pem(&user.client_certificate_data, &user.client_certificate, dir, "client-certificate")?;
+    let key = pem(&user.client_key_data, &user.client_key, dir, "client-key")?;
+    let mut config = match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
+            let key = PrivateKeyDer::from_pem_slice(&key).context("parsing client-key")?;
+            builder.with_client_auth_cert(chain.context("parsing client-certificate")?, key).context("client certificate")?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// `insecure-skip-tls-verify`: signatures are checked, the identity is not.
+#[derive(Debug)]
+struct Unverified(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Connects TCP and TLS.
+#[derive(Clone)]
+struct Connector {
+    tls: TlsConnector,
+    server_name: Option<String>,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Poller<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let Connector { tls, server_name } = self.clone();
+        Box::pin(async move {
+            let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
+            let port = uri.port_u16().unwrap_or(443);
+            let name = ServerName::try_from(server_name.unwrap_or_else(|| host.clone())).map_err(std::io::Error::other)?;
+            let connect = async {
+                let tcp = TcpStream::connect((host.as_str(), port)).await?;
+                tcp.set_nodelay(true)?;
+                tls.connect(name, tcp).await
+            };
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+            let timeout = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("connecting to {host}:{port}"));
+            Ok(TokioIo::new(Stream(connected.map_err(timeout)??)))
+        })
+    }
+}
+
+/// A TLS stream that tells the pool whether it speaks HTTP/2.
+struct Stream(TlsStream<TcpStream>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        match self.0.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Connected::new().negotiated_h2(),
+            _ => Connected::new(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Poller<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
