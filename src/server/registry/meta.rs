@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn metadata_is_checked() {
-        let kind = crate::server::kinds::core::configmap::KIND;
+        let kind = &crate::server::kinds::core::configmap::KIND;
         let owner = |name: &str, controller: bool| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u", "controller": controller});
         let cases = [
             (json!({"name": "a", "namespace": "b"}), 0),
@@ -204,7 +204,7 @@ mod tests {
         ];
         for (metadata, count) in cases {
             let mut errors = Errors::new();
-            validate(&kind, &json!({"metadata": metadata}), &mut errors);
+            validate(kind, &json!({"metadata": metadata}), &mut errors);
             assert_eq!(errors.len(), count, "{metadata} {errors}");
         }
     }
