@@ -42,8 +42,8 @@ pub(super) fn zero_element(schema: &Schema, ty: &Type) -> Value {
         Type::Struct(id) => zero(schema, *id),
         Type::List(_) => Value::Array(Vec::new()),
         Type::Map(_) | Type::FieldsV1 | Type::SchemaOr(..) => Value::Object(Map::new()),
-        Type::Time | Type::MicroTime => "1970-01-01T00:00:00Z".into(),
-        Type::Raw | Type::Json => Value::Null,
+        // Go's zero time is null in JSON.
+        Type::Time | Type::MicroTime | Type::Raw | Type::Json => Value::Null,
     }
 }
 

@@ -215,6 +215,7 @@ fn check_scalar(value: &Value, ty: &Type, place: Place<'_>) -> Check {
             None => false,
         },
         Type::Time | Type::MicroTime => match value.as_str() {
+            None if value.is_null() => true,
             Some(text) => return check_time(text, ty),
             None => false,
         },

@@ -95,6 +95,7 @@ fn watch_frames() {
 }
 
 /// Upstream's own fixtures: `KEDGE_API_FIXTURES=<k8s.io/api module>/testdata/HEAD cargo test fixtures -- --ignored`.
+/// With `KEDGE_API_WRITTEN` set, what we encode is left in that folder for Go to read.
 #[test]
 #[ignore = "needs the testdata folder of the Go module k8s.io/api"]
 fn upstream_fixtures() {
@@ -106,7 +107,7 @@ fn upstream_fixtures() {
             continue;
         }
         let json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let text = |key: &str| json[key].as_str().unwrap().to_owned();
+        let text = |key: &str| json[key].as_str().unwrap_or("").to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let (group, version) = object::split_api_version(&api_version);
         let Some(ty) = builtin().of(group, version, &kind) else { continue };
@@ -117,6 +118,11 @@ fn upstream_fixtures() {
         canonicalize(&mut want, typed);
         let pb = std::fs::read(path.with_extension("pb")).unwrap();
         let got = decode(&pb, ("", "", ""));
+        if let (Ok(folder), Ok(object)) = (std::env::var("KEDGE_API_WRITTEN"), &got) {
+            let file = std::path::Path::new(&folder).join(path.file_name().unwrap());
+            std::fs::write(file.with_extension("pb"), encode(object).unwrap()).unwrap();
+            std::fs::write(file.with_extension("watch"), watch_frame(EventType::Modified, object).unwrap()).unwrap();
+        }
         let again = got.clone().and_then(|o| decode(&encode(&o).unwrap(), ("", "", "")));
         if unknown != Ok(vec![]) || got.as_ref() != Ok(&want) || again != got {
             wrong.push(format!("{}: {unknown:?}\n  want {want}\n  got  {got:?}\n  again {again:?}", path.display()));
