@@ -466,8 +466,8 @@ mod tests {
         let (_server, mut incoming) = Session::start(b, Role::Server, &group);
         for round in 0..5 {
             let port = round.to_string();
-            let opening = client.open(&[("streamType", "data"), ("port", &port)]);
-            let (opened, accepted) = tokio::join!(opening, incoming.next());
+            let headers = [("streamType", "data"), ("port", port.as_str())];
+            let (opened, accepted) = tokio::join!(client.open(&headers), incoming.next());
             let (mut ours, mut theirs) = (opened.expect("opened"), accepted.expect("accepted"));
             assert_eq!((header(&theirs.headers, "streamtype"), header(&theirs.headers, "PORT")), ("data", port.as_str()));
             let big = Bytes::from(vec![round as u8; 100_000]);
