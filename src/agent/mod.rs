@@ -1,5 +1,6 @@
 //! The agent: kubelet over CRI (DESIGN D6). Sees the cluster through `client` and `cache` only.
 
+pub mod api;
 pub mod cgroups;
 pub mod config_toml;
 pub mod containerd;

@@ -62,7 +62,7 @@ impl Access {
         }
         let header = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let token = header.and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(Status::unauthorized)?;
-        let spec = TokenReviewSpec { token: Some(token.to_owned()), ..Default::default() };
+        let spec = TokenReviewSpec { token: token.to_owned(), ..Default::default() };
         let review = TokenReview { spec, ..Default::default() };
         let answer = Api::all(self.client.clone()).create(&PostParams::default(), &review).await;
         let status = answer.map_err(|e| unreachable_server(&e))?.status.unwrap_or_default();

@@ -3,9 +3,10 @@
 //! CRI's server speaks SPDY with v4.channel.k8s.io at most (containerd 1.6). A SPDY client is joined with it byte for
 //! byte; WebSocket channels are translated, v5's half-close of stdin included.
 
-use super::{Query, Streams};
+use super::{Streams, is};
 use crate::status::{Result, Status};
 use crate::task::Group;
+use crate::wire::query::Query;
 use crate::wire::spdy::{Reader, Role, Session, Stream, Writer};
 use crate::wire::{upgrade, websocket};
 use axum::body::Body;
@@ -36,12 +37,12 @@ const OUTPUT_MESSAGES: usize = 8;
 
 /// The wanted streams: the kubelet's own parameter names.
 pub fn streams(query: &Query) -> Result<Streams> {
-    let tty = query.is("tty");
+    let tty = is(query, "tty");
     let streams = Streams {
-        stdin: query.is("input") || query.is("stdin"),
-        stdout: query.is("output") || query.is("stdout"),
+        stdin: is(query, "input") || is(query, "stdin"),
+        stdout: is(query, "output") || is(query, "stdout"),
         // A terminal has one output.
-        stderr: (query.is("error") || query.is("stderr")) && !tty,
+        stderr: (is(query, "error") || is(query, "stderr")) && !tty,
         tty,
     };
     if !streams.stdin && !streams.stdout && !streams.stderr {

@@ -11,6 +11,7 @@ pub use access::Access;
 use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::http::status_response;
+use crate::wire::query::Query;
 use async_trait::async_trait;
 use axum::body::Body;
 use futures::FutureExt;
@@ -91,7 +92,7 @@ impl Server {
             return Ok(Response::new(Body::from("ok")));
         }
         self.access.check(&request).await?;
-        let query = Query::of(&request);
+        let query = Query::parse(request.uri().query().unwrap_or_default());
         match (parts.as_slice(), request.method()) {
             (["pods"], &Method::GET) => json(&self.pods.list()),
             (["stats", "summary"], &Method::GET) => json(&self.pods.stats().await?),
@@ -103,7 +104,7 @@ impl Server {
             (["exec", namespace, pod, container], _) => {
                 let found = self.running(namespace, pod, container).await?;
                 let streams = exec::streams(&query)?;
-                let url = self.pods.exec_url(&found.id, &query.all("command"), streams).await?;
+                let url = self.pods.exec_url(&found.id, &command(&query), streams).await?;
                 exec::serve(request, url, streams, &self.group).await
             }
             (["attach", namespace, pod, container], _) => {
@@ -136,24 +137,11 @@ fn json(value: &serde_json::Value) -> Result<Response<Body>> {
     Ok(response)
 }
 
-/// Query parameters, decoded.
-pub struct Query(Vec<(String, String)>);
+fn command(query: &Query) -> Vec<String> {
+    query.all("command").map(str::to_owned).collect()
+}
 
-impl Query {
-    fn of<B>(request: &Request<B>) -> Self {
-        Query(crate::wire::http::query_pairs(request.uri().query().unwrap_or_default()))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-
-    fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
-    }
-
-    /// `1` and `true` are true.
-    fn is(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("1" | "true"))
-    }
+/// `1` and `true` are true, as upstream's kubelet reads its parameters.
+fn is(query: &Query, name: &str) -> bool {
+    matches!(query.get(name), "1" | "true")
 }

@@ -3,20 +3,23 @@
 //! Three forms: SPDY with a pair of streams a connection, the same inside a WebSocket tunnel (KEP-4006; kubectl since
 //! 1.31), and WebSocket channels with two numbers a port (`v4.channel.k8s.io`; kube-rs and older clients).
 
-use super::Query;
+use crate::netproxy::netns;
 use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::spdy::{Incoming, Role, Session, Stream, header};
 use crate::wire::websocket::Tunnel;
-use crate::wire::{netns, upgrade, websocket};
+use crate::wire::query::Query;
+use crate::wire::{upgrade, websocket};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -34,6 +37,7 @@ const COPY_BYTES: usize = 16 * 1024;
 const CHANNEL_MESSAGES: usize = 16;
 /// Ports in one channel connection.
 const MAX_PORTS: usize = 64;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serve a client; connections are dialled in `target`.
 pub async fn serve(mut request: Request<Body>, target: Option<PathBuf>, query: &Query, group: &Group) -> Result<Response<Body>> {
@@ -71,8 +75,7 @@ pub async fn serve(mut request: Request<Body>, target: Option<PathBuf>, query: &
 }
 
 fn ports(query: &Query) -> Result<Vec<u16>> {
-    let texts = query.all("port").into_iter().chain(query.all("ports"));
-    let all = texts.flat_map(|t| t.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let all = query.all("port").chain(query.all("ports")).flat_map(|t| t.split(','));
     let parsed: Result<Vec<u16>> =
         all.map(|t| t.parse().map_err(|_| Status::bad_request(format!("invalid port {t:?}")))).collect();
     match parsed? {
@@ -127,10 +130,20 @@ async fn dial(port: u16, target: &Option<PathBuf>) -> std::io::Result<TcpStream>
     match target {
         None => TcpStream::connect(("127.0.0.1", port)).await,
         Some(path) => {
-            let path: &Path = path;
-            netns::connect(path, port).await
+            let path = path.clone();
+            let stream = Group::blocking(move || netns::within(&path, || connect(port))).await;
+            let stream = stream.map_err(std::io::Error::other)??;
+            stream.set_nonblocking(true)?;
+            TcpStream::from_std(stream)
         }
     }
+}
+
+/// A port on loopback: IPv4, then IPv6.
+fn connect(port: u16) -> std::io::Result<std::net::TcpStream> {
+    let dial = |address: SocketAddr| std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+    let v4 = dial((Ipv4Addr::LOCALHOST, port).into());
+    v4.or_else(|error| dial((Ipv6Addr::LOCALHOST, port).into()).map_err(|_| error))
 }
 
 /// Both ways; each direction ends alone.

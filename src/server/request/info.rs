@@ -11,7 +11,7 @@ impl RequestInfo {
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
         let mut info =
             RequestInfo { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
-        let mut parts = path.split('/').filter(|p| !p.is_empty()).map(unescape);
+        let mut parts = path.split('/').filter(|p| !p.is_empty()).map(crate::wire::query::unescape);
         let (group, version) = match parts.next().as_deref() {
             Some("api") => (Some(String::new()), parts.next()),
             Some("apis") => (parts.next(), parts.next()),
@@ -76,30 +76,6 @@ impl RequestInfo {
     pub fn is_long_running(&self) -> bool {
         self.verb == "watch" || matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
     }
-}
-
-/// Percent-decode one path segment.
-pub(super) fn unescape(text: &str) -> String {
-    if !text.contains('%') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten();
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                i += 3;
-            }
-            None => {
-                out.push(bytes[i]);
-                i += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 mod info;
 pub mod options;
-mod query;
 
-pub use query::Query;
+pub use crate::wire::query::Query;
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,5 @@
 //! Query parameters.
 
-use super::info::unescape;
-
 /// The decoded pairs of a query string, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
@@ -34,4 +32,28 @@ impl Query {
     pub fn flag(&self, key: &str) -> bool {
         self.find(key).is_some_and(|v| !matches!(v, "false" | "0"))
     }
+}
+
+/// Percent-decode one path segment.
+pub fn unescape(text: &str) -> String {
+    if !text.contains('%') {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let hex = (bytes[i] == b'%').then(|| text.get(i + 1..i + 3)).flatten();
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                i += 3;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
