@@ -469,7 +469,10 @@ mod tests {
             let headers = [("streamType", "data"), ("port", port.as_str())];
             let (opened, accepted) = tokio::join!(client.open(&headers), incoming.next());
             let (mut ours, mut theirs) = (opened.expect("opened"), accepted.expect("accepted"));
-            assert_eq!((header(&theirs.headers, "streamtype"), header(&theirs.headers, "PORT")), ("data", port.as_str()));
+            assert_eq!(
+                (header(&theirs.headers, "streamtype"), header(&theirs.headers, "PORT")),
+                ("data", port.as_str())
+            );
             let big = Bytes::from(vec![round as u8; 100_000]);
             let sent = big.clone();
             let (_, received) = tokio::join!(

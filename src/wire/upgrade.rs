@@ -15,7 +15,11 @@ pub type Io = TokioIo<Upgraded>;
 pub fn asks_for<B>(request: &Request<B>, protocol: &str) -> bool {
     let has = |name: HeaderName, token: &str| {
         let values = request.headers().get_all(name);
-        values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
+        values
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .any(|t| t.trim().eq_ignore_ascii_case(token))
     };
     has(header::CONNECTION, "upgrade") && has(header::UPGRADE, protocol)
 }

@@ -54,8 +54,9 @@ pub fn streams(query: &Query) -> Result<Streams> {
 /// Connect the client with CRI's `url`.
 pub async fn serve(mut request: Request<Body>, url: String, streams: Streams, group: &Group) -> Result<Response<Body>> {
     if upgrade::asks_for(&request, "websocket") {
-        let protocol = websocket::negotiate(&request, WEBSOCKET_PROTOCOLS)
-            .ok_or_else(|| Status::bad_request("unable to upgrade: none of v5.channel.k8s.io, v4.channel.k8s.io is offered"))?;
+        let protocol = websocket::negotiate(&request, WEBSOCKET_PROTOCOLS).ok_or_else(|| {
+            Status::bad_request("unable to upgrade: none of v5.channel.k8s.io, v4.channel.k8s.io is offered")
+        })?;
         let response = websocket::accept(&request, protocol)
             .ok_or_else(|| Status::bad_request("unable to upgrade: no Sec-WebSocket-Key"))?;
         let (runtime, _) = dial(&url, SPDY_PROTOCOL, group).await?;
@@ -94,9 +95,11 @@ fn offered(headers: &HeaderMap) -> String {
 /// A SPDY connection to CRI's streaming server.
 async fn dial(url: &str, protocols: &str, group: &Group) -> Result<(Box<upgrade::Io>, HeaderMap)> {
     let uri: Uri = url.parse().map_err(|e| Status::internal(format!("the runtime's stream address {url:?}: {e}")))?;
-    let authority = uri.authority().ok_or_else(|| Status::internal(format!("the runtime's stream address {url:?} has no host")))?;
+    let authority =
+        uri.authority().ok_or_else(|| Status::internal(format!("the runtime's stream address {url:?} has no host")))?;
     let tcp = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await;
-    let tcp = tcp.map_err(|e| Status::internal(format!("cannot reach the runtime's stream server at {authority}: {e}")))?;
+    let tcp =
+        tcp.map_err(|e| Status::internal(format!("cannot reach the runtime's stream server at {authority}: {e}")))?;
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(uri.path_and_query().map_or("/", |p| p.as_str()))
@@ -116,7 +119,12 @@ async fn dial(url: &str, protocols: &str, group: &Group) -> Result<(Box<upgrade:
 }
 
 /// Channels of a WebSocket to streams of a SPDY session and back, until the container's side has ended.
-async fn translate(socket: websocket::Socket, runtime: Box<upgrade::Io>, wanted: Streams, group: &Group) -> std::io::Result<()> {
+async fn translate(
+    socket: websocket::Socket,
+    runtime: Box<upgrade::Io>,
+    wanted: Streams,
+    group: &Group,
+) -> std::io::Result<()> {
     let (session, _incoming) = Session::start(*runtime, Role::Client, group);
     // The error stream first: upstream's servers wait for the whole set.
     let error = session.open(&[("streamType", "error")]).await?;
@@ -177,7 +185,11 @@ async fn write(mut sink: SplitSink<websocket::Socket, Message>, mut outgoing: mp
 }
 
 /// The client's channels to the runtime; returns when the client is gone.
-async fn feed(mut source: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin, stdin: Option<Stream>, resize: Option<Stream>) {
+async fn feed(
+    mut source: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+    stdin: Option<Stream>,
+    resize: Option<Stream>,
+) {
     // The readers stay: dropping them is harmless, dropping the writers resets the streams.
     let mut stdin: Option<Writer> = stdin.map(|s| s.writer);
     let resize: Option<Writer> = resize.map(|s| s.writer);

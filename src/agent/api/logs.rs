@@ -44,10 +44,14 @@ impl Options {
     pub fn parse(query: &Query) -> Result<Self> {
         let number = |name: &str| match query.find(name) {
             None => Ok(None),
-            Some(text) => text.parse::<u64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {name}: {text:?}"))),
+            Some(text) => {
+                text.parse::<u64>().map(Some).map_err(|_| Status::bad_request(format!("invalid {name}: {text:?}")))
+            }
         };
         let since = match (query.find("sinceTime"), number("sinceSeconds")?) {
-            (Some(text), _) => Some(text.parse().map_err(|_| Status::bad_request(format!("invalid sinceTime: {text:?}")))?),
+            (Some(text), _) => {
+                Some(text.parse().map_err(|_| Status::bad_request(format!("invalid sinceTime: {text:?}")))?)
+            }
             (None, Some(seconds)) => {
                 Timestamp::now().checked_sub(SignedDuration::from_secs(seconds.min(i64::MAX as u64 / 2) as i64)).ok()
             }
@@ -71,7 +75,12 @@ impl Options {
 }
 
 /// Stream the log of a container.
-pub async fn serve(pods: Arc<dyn Pods>, container: Container, options: Options, group: &Group) -> Result<Response<Body>> {
+pub async fn serve(
+    pods: Arc<dyn Pods>,
+    container: Container,
+    options: Options,
+    group: &Group,
+) -> Result<Response<Body>> {
     let file = match File::open(&container.log).await {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -6,9 +6,9 @@
 use crate::netproxy::netns;
 use crate::status::{Result, Status};
 use crate::task::Group;
+use crate::wire::query::Query;
 use crate::wire::spdy::{Incoming, Role, Session, Stream, header};
 use crate::wire::websocket::Tunnel;
-use crate::wire::query::Query;
 use crate::wire::{upgrade, websocket};
 use axum::body::Body;
 use bytes::Bytes;
@@ -40,12 +40,18 @@ const MAX_PORTS: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serve a client; connections are dialled in `target`.
-pub async fn serve(mut request: Request<Body>, target: Option<PathBuf>, query: &Query, group: &Group) -> Result<Response<Body>> {
+pub async fn serve(
+    mut request: Request<Body>,
+    target: Option<PathBuf>,
+    query: &Query,
+    group: &Group,
+) -> Result<Response<Body>> {
     let target: Arc<Option<PathBuf>> = Arc::new(target);
     let tasks = group.clone();
     if upgrade::asks_for(&request, "websocket") {
-        let protocol = websocket::negotiate(&request, &[TUNNEL, CHANNELS])
-            .ok_or_else(|| Status::bad_request(format!("unable to upgrade: none of {TUNNEL}, {CHANNELS} is offered")))?;
+        let protocol = websocket::negotiate(&request, &[TUNNEL, CHANNELS]).ok_or_else(|| {
+            Status::bad_request(format!("unable to upgrade: none of {TUNNEL}, {CHANNELS} is offered"))
+        })?;
         let response = websocket::accept(&request, protocol)
             .ok_or_else(|| Status::bad_request("unable to upgrade: no Sec-WebSocket-Key"))?;
         let ports = if protocol == CHANNELS { ports(query)? } else { Vec::new() };
@@ -110,7 +116,9 @@ async fn pairs(session: Session, mut incoming: Incoming, target: Arc<Option<Path
 async fn connection(data: Stream, error: Stream, target: &Option<PathBuf>) {
     let port = header(&data.headers, "port").to_owned();
     let outcome = match port.parse::<u16>() {
-        Ok(number) => dial(number, target).await.map_err(|e| format!("failed to connect to port {number} in the pod: {e}")),
+        Ok(number) => {
+            dial(number, target).await.map_err(|e| format!("failed to connect to port {number} in the pod: {e}"))
+        }
         Err(_) => Err(format!("invalid port {port:?}")),
     };
     match outcome {

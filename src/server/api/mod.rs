@@ -56,6 +56,8 @@ pub struct Parts {
     /// By path prefix on a segment boundary (`/openid/v1/jwks`); the longest match wins.
     pub endpoints: Vec<(&'static str, Endpoint)>,
     pub network: crate::server::allocation::Network,
+    /// Behind pods' streams and the node proxy.
+    pub kubelets: Option<Arc<crate::server::kubelet::Kubelets>>,
 }
 
 impl Parts {
@@ -69,6 +71,7 @@ impl Parts {
             issuer: None,
             endpoints: vec![],
             network: Default::default(),
+            kubelets: None,
         }
     }
 }
@@ -113,6 +116,10 @@ impl Api {
 
     pub fn issuer(&self) -> Option<&Arc<dyn TokenIssuer>> {
         self.parts.issuer.as_ref()
+    }
+
+    pub fn kubelets(&self) -> Option<&Arc<crate::server::kubelet::Kubelets>> {
+        self.parts.kubelets.as_ref()
     }
 
     pub fn network(&self) -> &crate::server::allocation::Network {
@@ -176,9 +183,9 @@ impl Api {
             false => Some(self.in_flight.try_acquire().map_err(|_| too_many())?),
         };
         let work = self.route(incoming);
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(|_| {
-            Status::timeout("request did not complete within the allotted timeout", 0)
-        })?
+        tokio::time::timeout(REQUEST_TIMEOUT, work)
+            .await
+            .map_err(|_| Status::timeout("request did not complete within the allotted timeout", 0))?
     }
 
     /// The 403 of what nobody allows.
@@ -191,7 +198,8 @@ impl Api {
 
     /// Metric labels that clients cannot multiply.
     fn label(&self, info: &RequestInfo) -> Label {
-        let kind = if info.is_resource { self.registry().kind(&info.group, &info.version, &info.resource) } else { None };
+        let kind =
+            if info.is_resource { self.registry().kind(&info.group, &info.version, &info.resource) } else { None };
         let subresource = kind.and_then(|k| k.subresource(&info.subresource));
         Label {
             verb: Label::known_verb(&info.verb),

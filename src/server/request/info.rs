@@ -95,7 +95,12 @@ mod tests {
             ("GET", "/api/v1/namespaces", "", "list /v1 '' namespaces/ '' ''"),
             ("GET", "/api/v1/namespaces/a", "", "get /v1 'a' namespaces/ 'a' ''"),
             ("PUT", "/api/v1/namespaces/a/finalize", "", "update /v1 'a' namespaces/finalize 'a' ''"),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "", "patch apps/v1 'a' deployments/scale 'd' ''"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "",
+                "patch apps/v1 'a' deployments/scale 'd' ''",
+            ),
             ("DELETE", "/api/v1/namespaces/a/pods", "", "deletecollection /v1 'a' pods/ '' ''"),
             ("DELETE", "/api/v1/nodes/n", "", "delete /v1 '' nodes/ 'n' ''"),
             ("GET", "/api/v1/watch/namespaces/a/pods/p", "", "watch /v1 'a' pods/ 'p' ''"),

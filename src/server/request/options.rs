@@ -66,12 +66,12 @@ impl ListOptions {
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: flag("sendInitialEvents"),
         };
-        if watch { options.check_watch(&mut errors) } else { options.check_list(&mut errors) }
-        if errors.is_empty() {
-            Ok(options)
+        if watch {
+            options.check_watch(&mut errors)
         } else {
-            Err(Status::invalid("meta.k8s.io", "ListOptions", "", errors))
+            options.check_list(&mut errors)
         }
+        if errors.is_empty() { Ok(options) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", errors)) }
     }
 
     fn check_list(&self, errors: &mut Errors) {
@@ -97,7 +97,10 @@ impl ListOptions {
         let path = Path::new("resourceVersionMatch");
         match self.send_initial_events {
             None if self.revision_match != Match::Unset => {
-                errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                errors.forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
             Some(_) if self.revision_match != Match::NotOlderThan => {
                 let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
@@ -114,7 +117,11 @@ fn parse_revision(text: &str) -> Result<Option<Revision>> {
     }
     let bad = |_| {
         let mut errors = Errors::new();
-        errors.invalid(&Path::new("resourceVersion"), text, format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
+        errors.invalid(
+            &Path::new("resourceVersion"),
+            text,
+            format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+        );
         Status::bad_request(format!("Invalid value: {text:?}: {errors}"))
     };
     text.parse().map(|n| Some(Revision(n))).map_err(bad)
@@ -149,7 +156,11 @@ impl WriteOptions {
             errors.too_long(&Path::new("fieldManager"), MAX_FIELD_MANAGER_BYTES);
         }
         if field_manager.chars().any(char::is_control) {
-            errors.invalid(&Path::new("fieldManager"), field_manager.as_str(), "should only contain printable characters");
+            errors.invalid(
+                &Path::new("fieldManager"),
+                field_manager.as_str(),
+                "should only contain printable characters",
+            );
         }
         let validation = query.get("fieldValidation");
         let parsed = FieldValidation::parse(validation);
@@ -208,7 +219,11 @@ impl DeleteOptions {
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
             (Some(other), _) => {
-                errors.not_supported(&Path::new("propagationPolicy"), other, &["Foreground", "Background", "Orphan", "nil"]);
+                errors.not_supported(
+                    &Path::new("propagationPolicy"),
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                );
                 None
             }
             (None, None) => None,
