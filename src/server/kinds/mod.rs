@@ -75,6 +75,13 @@ pub trait Strategy: Sync + Send {
     /// Check a whole object (create, and the new side of updates).
     fn validate(&self, _obj: &Object, _errors: &mut Errors) {}
 
+    /// What only creates are refused for; [`Strategy::validate`] has run.
+    fn validate_create(&self, _obj: &Object, _errors: &mut Errors) {}
+
+    /// Check a write to a subresource of the kind's own (pods: `ephemeralcontainers`, `resize`);
+    /// [`Strategy::validate`] has run on `new`.
+    fn validate_subresource(&self, _subresource: &str, _new: &Object, _old: &Object, _errors: &mut Errors) {}
+
     /// Check a change (immutable fields); [`Strategy::validate`] has run on `new`.
     fn validate_update(&self, _new: &Object, _old: &Object, _errors: &mut Errors) {}
 
@@ -208,7 +215,9 @@ pub mod cells;
 mod generation;
 pub mod names;
 pub mod podspec;
+pub mod rules;
 pub mod tree;
+pub mod view;
 
 pub mod admissionregistration {
     pub mod mutatingadmissionpolicy;

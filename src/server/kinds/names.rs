@@ -43,6 +43,9 @@ pub fn dns_label(name: &str) -> Check {
     if is_label(name) {
         return Ok(());
     }
+    if name.split('.').all(is_label) {
+        return Err("must not contain dots".to_owned());
+    }
     Err(regex_error(
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
          end with an alphanumeric character",
@@ -65,6 +68,33 @@ pub fn dns_subdomain(name: &str) -> Check {
         r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
         &["example.com"],
     ))
+}
+
+/// RFC 1123 subdomain whose labels may contain underscores: DNS search paths.
+pub fn dns_subdomain_with_underscore(name: &str) -> Check {
+    if name.len() > SUBDOMAIN_MAX_BYTES {
+        return Err(max_len(SUBDOMAIN_MAX_BYTES));
+    }
+    let plain = |label: &str| is_label(&label.strip_prefix('_').unwrap_or(label).replace('_', "a"));
+    let ends_well = |label: &str| !label.ends_with('_');
+    if name.split('.').all(|label| plain(label) && ends_well(label)) {
+        return Ok(());
+    }
+    Err(regex_error(
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+         must start and end with an alphanumeric character",
+        r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+        &["example.com"],
+    ))
+}
+
+/// Name of an HTTP header.
+pub fn http_header(name: &str) -> Check {
+    if !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+        return Ok(());
+    }
+    let message = "a valid HTTP header must consist of alphanumeric characters or '-'";
+    Err(regex_error(message, "[-A-Za-z0-9]+", &["X-Header-Name"]))
 }
 
 /// RFC 1035 label: Service names before 1.34, port names of ingress backends.

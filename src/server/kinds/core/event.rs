@@ -1,7 +1,9 @@
 //! Event (`v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
+use crate::server::kinds::view::check;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -54,6 +56,25 @@ impl Strategy for Event {
         }
     }
 
+    fn validate(&self, event: &Object, errors: &mut Errors) {
+        check(event, errors, |event| {
+            let namespace = event.at(&["metadata", "namespace"]);
+            let involved = event.at(&["involvedObject", "namespace"]);
+            // Events of cluster-scoped objects live in the default namespace.
+            let belongs = if involved.is_empty() {
+                ["default", "kube-system"].contains(&namespace.str())
+            } else {
+                involved.str() == namespace.str()
+            };
+            if !belongs {
+                involved.invalid_value(involved.str(), "does not match event.namespace");
+            }
+            if event.get("eventTime").is_set() {
+                new_style(event);
+            }
+        });
+    }
+
     fn row(&self, event: &Object, now: i64) -> Vec<Value> {
         row(event, now)
     }
@@ -93,4 +114,21 @@ fn source(event: &Object) -> String {
     };
     let (component, host) = (either("component", "reportingComponent"), either("host", "reportingInstance"));
     if host.is_empty() { component } else { format!("{component}, {host}") }
+}
+
+/// Rules for events that carry `eventTime`: those made for events.k8s.io.
+fn new_style(event: &view::View<'_>) {
+    const LIMITS: [(&str, usize); 3] = [("action", 128), ("reason", 128), ("message", 1024)];
+    let component = event.get("reportingComponent").named(crate::field::Path::new("reportingController"));
+    if component.require() {
+        component.formats(names::qualified_name);
+    }
+    event.get("reportingInstance").require();
+    event.get("action").require();
+    event.get("reason").require();
+    for (field, max) in LIMITS {
+        if event.get(field).len() > max {
+            event.get(field).invalid(format!("can have at most {max} characters"));
+        }
+    }
 }

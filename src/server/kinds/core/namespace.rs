@@ -1,8 +1,10 @@
 //! Namespace (`v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{View, check, check_change};
 use crate::server::kinds::*;
 use serde_json::json;
 
@@ -65,7 +67,34 @@ impl Strategy for Namespace {
         names::dns_label(name)
     }
 
+    fn validate(&self, namespace: &Object, errors: &mut Errors) {
+        check(namespace, errors, |namespace| finalizers(&namespace.at(&["spec", "finalizers"])));
+    }
+
+    fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, _| {
+            let phase = new.at(&["status", "phase"]).named(crate::field::Path::new("status").child("Phase"));
+            let deleting = new.at(&["metadata", "deletionTimestamp"]).is_set();
+            match (deleting, phase.str()) {
+                (false, "Active") | (true, "Terminating") => {}
+                (false, _) => phase.invalid("may only be 'Active' if `deletionTimestamp` is empty"),
+                (true, _) => phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty"),
+            }
+        });
+    }
+
     fn row(&self, namespace: &Object, now: i64) -> Vec<Value> {
         vec![namespace.name().into(), string(namespace, &["status", "phase"]), age(namespace, now)]
+    }
+}
+
+/// Finalizers of the spec: Kubernetes' own, or qualified.
+fn finalizers(list: &View<'_>) {
+    for finalizer in list.items() {
+        finalizer.formats(names::qualified_name);
+        let standard = ["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer.str());
+        if !finalizer.str().contains('/') && !standard {
+            finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Node (`v1`).
 
+use crate::field::{Errors, Path};
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
+use crate::server::kinds::podspec::{resources, scheduling};
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{View, check, check_change};
 use crate::server::kinds::*;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -70,6 +73,43 @@ impl Strategy for Node {
         (field == "spec.unschedulable").then(|| bool_at(node, &["spec", "unschedulable"]).to_string())
     }
 
+    fn validate(&self, node: &Object, errors: &mut Errors) {
+        check(node, errors, |node| {
+            // Upstream names the taints under metadata.
+            scheduling::taints(&node.at(&["spec", "taints"]).named(Path::new("metadata").child("taints")));
+            node_resources(node);
+            let cidrs = node.at(&["spec", "podCIDRs"]);
+            cidrs.items().for_each(|cidr| _ = rules::cidr(&cidr));
+            let family = |cidr: &View<'_>| rules::parse_cidr(cidr.str()).map(|(ip, _)| ip.is_ipv4());
+            rules::one_per_family(&cidrs, family, "CIDR");
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, old| {
+            let (cidrs, former) = (new.at(&["spec", "podCIDRs"]), old.at(&["spec", "podCIDRs"]));
+            if !former.is_empty() && cidrs.value() != former.value() {
+                cidrs.forbidden("node updates may not change podCIDR except from \"\" to valid");
+            }
+            let (id, former) = (new.at(&["spec", "providerID"]), old.at(&["spec", "providerID"]));
+            if !former.is_empty() && id.str() != former.str() {
+                id.forbidden("node updates may not change providerID except from \"\" to valid");
+            }
+        });
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut Errors) {
+        check(new, errors, |node| {
+            node_resources(node);
+            let mut seen = BTreeSet::new();
+            for address in node.at(&["status", "addresses"]).items() {
+                if !seen.insert((address.get("type").str(), address.get("address").str())) {
+                    address.duplicate();
+                }
+            }
+        });
+    }
+
     fn row(&self, node: &Object, now: i64) -> Vec<Value> {
         let info = |field: &str| node.str_at(&["status", "nodeInfo", field]);
         vec![
@@ -109,4 +149,12 @@ fn roles(node: &Object) -> String {
 fn address<'a>(node: &'a Object, kind: &str) -> &'a str {
     let addresses = node.get("status").map(|s| list(s, "addresses")).unwrap_or_default();
     addresses.iter().find(|a| a.str_at(&["type"]) == kind).map_or("", |a| a.str_at(&["address"]))
+}
+
+fn node_resources(node: &View<'_>) {
+    for list in ["capacity", "allocatable"].map(|list| node.at(&["status", list])) {
+        for (name, at) in list.entries() {
+            resources::quantity_of(&at.named(list.path().child(name)), name);
+        }
+    }
 }

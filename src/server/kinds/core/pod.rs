@@ -1,9 +1,11 @@
 //! Pod (`v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::podspec::{self, defaults};
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{View, check, check_change};
 use crate::server::kinds::*;
 use serde_json::json;
 
@@ -57,6 +59,7 @@ pub static KIND: Kind = Kind {
 };
 
 mod row;
+mod update;
 
 struct Pod;
 
@@ -114,6 +117,53 @@ impl Strategy for Pod {
         }
     }
 
+    fn validate(&self, pod: &Object, errors: &mut Errors) {
+        check(pod, errors, |pod| {
+            let spec = pod.get("spec");
+            podspec::pod_spec(&spec, Some(pod.at(&["metadata", "name"]).str()));
+            if spec.get("serviceAccountName").is_empty() {
+                no_tokens(&spec);
+            }
+            let mirror = pod.at(&["metadata", "annotations"]).get("kubernetes.io/config.mirror");
+            if mirror.is_set() && spec.get("nodeName").is_empty() {
+                let path = crate::field::Path::new("metadata").child("annotations").key("kubernetes.io/config.mirror");
+                mirror.named(path).invalid("must set spec.nodeName if mirror pod annotation is set");
+            }
+        });
+    }
+
+    fn validate_create(&self, pod: &Object, errors: &mut Errors) {
+        check(pod, errors, |pod| {
+            let spec = pod.get("spec");
+            if !spec.get("ephemeralContainers").is_empty() {
+                spec.get("ephemeralContainers").forbidden("cannot be set on create");
+            }
+            if !spec.get("nodeName").is_empty() && !spec.get("schedulingGates").is_empty() {
+                spec.get("nodeName").forbidden("cannot be set until all schedulingGates have been cleared");
+            }
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, update::main);
+    }
+
+    fn validate_status_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, update::status);
+    }
+
+    fn validate_subresource(&self, subresource: &str, new: &Object, old: &Object, errors: &mut Errors) {
+        match subresource {
+            "ephemeralcontainers" => check_change(new, old, errors, update::ephemeral_containers),
+            "resize" => check_change(new, old, errors, update::resize),
+            _ => {}
+        }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        podspec::warnings(new.get("spec").unwrap_or(&Value::Null), "spec")
+    }
+
     fn row(&self, pod: &Object, now: i64) -> Vec<Value> {
         row::row(pod, now)
     }
@@ -128,5 +178,14 @@ fn both_ip_fields(status: &mut Value, one: &str, many: &str) {
     } else if let Some(ip) = status.get(one).and_then(Value::as_str).filter(|ip| !ip.is_empty()) {
         let ips = json!([{ "ip": ip }]);
         default_zero(status, many, ips);
+    }
+}
+
+/// Tokens are some account's.
+fn no_tokens(spec: &View<'_>) {
+    for projected in spec.get("volumes").items().map(|v| v.get("projected")) {
+        for token in projected.get("sources").items().map(|s| s.get("serviceAccountToken")).filter(View::is_set) {
+            token.forbidden("must not be specified when serviceAccountName is not set");
+        }
     }
 }

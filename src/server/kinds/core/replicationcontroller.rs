@@ -1,9 +1,12 @@
 //! ReplicationController (`v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
+use crate::selector::LabelSelector;
 use crate::server::kinds::cells::*;
-use crate::server::kinds::podspec::defaults;
+use crate::server::kinds::podspec::{self, defaults};
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::check;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -48,6 +51,33 @@ impl Strategy for ReplicationController {
 
     fn selectable_value(&self, controller: &Object, field: &str) -> Option<String> {
         (field == "status.replicas").then(|| number(controller, &["status", "replicas"]).to_string())
+    }
+
+    fn validate(&self, controller: &Object, errors: &mut Errors) {
+        check(controller, errors, |controller| {
+            let spec = controller.get("spec");
+            spec.get("minReadySeconds").non_negative();
+            spec.get("replicas").non_negative();
+            let (selector, template) = (spec.get("selector"), spec.get("template"));
+            selector.require();
+            if !template.is_set() {
+                return template.required("");
+            }
+            let labels = template.at(&["metadata", "labels"]);
+            if !LabelSelector::from_map(Some(selector.value())).matches_labels(labels.value().as_object()) {
+                rules::selector_mismatch(&labels);
+            }
+            podspec::restarting_template(&template);
+            let deadline = template.at(&["spec", "activeDeadlineSeconds"]);
+            if deadline.is_set() {
+                deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported");
+            }
+        });
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut Errors) {
+        let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        check(new, errors, |new| rules::replica_counts(&new.get("status"), &counts));
     }
 
     fn row(&self, controller: &Object, now: i64) -> Vec<Value> {

@@ -1,0 +1,215 @@
+//! Requests and limits: names, quantities, and how they go together.
+
+use super::Context;
+use crate::quantity::Quantity;
+use crate::server::kinds::view::View;
+use crate::server::kinds::{names, rules};
+use std::collections::BTreeSet;
+
+/// Resources that have no `/` and are known anyway, in quotas or containers.
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+
+/// Countable standard resources.
+const INTEGER: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
+fn is_hugepages(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Without a domain, or of Kubernetes' own.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// `vendor.com/device`
+fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Requests may be below limits.
+fn allows_overcommit(name: &str) -> bool {
+    is_native(name) && !is_hugepages(name)
+}
+
+/// Any resource.
+pub fn resource_name(at: &View<'_>, name: &str) {
+    for why in names::qualified_name(name) {
+        at.invalid_value(name, why);
+    }
+    if !name.contains('/') && !STANDARD.contains(&name) && !is_hugepages(name) {
+        at.invalid_value(name, "must be a standard resource type or fully qualified");
+    }
+}
+
+/// A resource that containers can ask for.
+pub fn container_resource_name(at: &View<'_>, name: &str) {
+    resource_name(at, name);
+    if !name.contains('/') {
+        if !["cpu", "memory", "ephemeral-storage"].contains(&name) && !is_hugepages(name) {
+            at.invalid_value(name, "must be a standard resource for containers");
+        }
+    } else if !is_native(name) && !is_extended(name) {
+        at.invalid_value(name, "doesn't follow extended resource name standard");
+    }
+}
+
+fn pod_resource_name(at: &View<'_>, name: &str) {
+    resource_name(at, name);
+    if !["cpu", "memory"].contains(&name) && !is_hugepages(name) {
+        at.invalid_value(name, "must be cpu, memory or hugepages at pod level");
+    }
+}
+
+/// A list of quantities by resource name.
+pub fn quantities(list: &View<'_>, name_rule: fn(&View<'_>, &str)) {
+    for (name, at) in list.entries() {
+        name_rule(&at, name);
+        quantity_of(&at, name);
+        huge_page_multiple(&at, name);
+    }
+}
+
+/// A quantity of this resource: not negative, whole where it is counted.
+pub fn quantity_of(at: &View<'_>, name: &str) {
+    let Some(quantity) = rules::non_negative_quantity(at) else { return };
+    if (INTEGER.contains(&name) || is_extended(name)) && quantity.milli_value() % 1000 != 0 {
+        at.invalid_value(quantity.to_string(), "must be an integer");
+    }
+}
+
+fn huge_page_multiple(at: &View<'_>, name: &str) {
+    let page = name.strip_prefix("hugepages-").and_then(|size| size.parse::<Quantity>().ok());
+    let (Some(page), Some(quantity)) = (page, at.quantity()) else { return };
+    if page.value() <= 0 || quantity.value() % page.value() != 0 {
+        at.invalid_value(quantity.to_string(), format!("{quantity} is not positive integer multiple of {name}"));
+    }
+}
+
+/// `resources` of a container.
+pub(super) fn container(resources: &View<'_>, context: &Context<'_>) {
+    requirements(resources, container_resource_name);
+    claims(&resources.get("claims"), &context.claims);
+}
+
+fn requirements(resources: &View<'_>, name_rule: fn(&View<'_>, &str)) {
+    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
+    quantities(&limits, name_rule);
+    quantities(&requests, name_rule);
+    for (name, at) in requests.entries() {
+        let Some(request) = at.quantity() else { continue };
+        let limit = limits.get(name).quantity();
+        match limit {
+            Some(limit) if request != limit && !allows_overcommit(name) => {
+                requests.invalid_value(request.to_string(), format!("must be equal to {name} limit of {limit}"));
+            }
+            Some(limit) if request > limit => {
+                let why = format!("must be less than or equal to {name} limit of {limit}");
+                requests.invalid_value(request.to_string(), why);
+            }
+            None if !allows_overcommit(name) => limits.required("Limit must be set for non overcommitable resources"),
+            _ => {}
+        }
+    }
+    let has = |test: fn(&str) -> bool| [&limits, &requests].iter().any(|l| l.entries().any(|(name, _)| test(name)));
+    if has(is_hugepages) && !has(|name| name == "cpu" || name == "memory") {
+        resources.forbidden("HugePages require cpu or memory");
+    }
+}
+
+fn claims(claims: &View<'_>, known: &BTreeSet<&str>) {
+    let mut seen = BTreeSet::new();
+    for claim in claims.items() {
+        let (name, request) = (claim.get("name").str(), claim.get("request").str());
+        if name.is_empty() {
+            claim.required("");
+            continue;
+        }
+        claim.get("request").format_if_set(names::dns_label);
+        if !seen.insert((name, request)) || (!request.is_empty() && seen.contains(&(name, ""))) {
+            claim.duplicate_value(name);
+        }
+        if !known.contains(name) {
+            claim.named(claim.path().clone()).not_found();
+        }
+    }
+}
+
+/// `spec.resources` (KEP-2837): the pod's requests cover its containers', no container's limit exceeds the pod's.
+pub(super) fn pod_level(spec: &View<'_>) {
+    let resources = spec.get("resources");
+    if !resources.is_set() {
+        return;
+    }
+    if resources.get("claims").is_set() {
+        resources.get("claims").forbidden("claims cannot be set for Resources at pod-level");
+    }
+    requirements(&resources, pod_resource_name);
+    for (name, at) in resources.get("requests").entries() {
+        let Some(request) = at.quantity() else { continue };
+        let sum = aggregate(spec, "requests", name);
+        if sum > request {
+            let why = format!("must be greater than or equal to aggregate container requests of {sum}");
+            at.invalid_value(request.to_string(), why);
+        }
+    }
+    for (i, container) in spec.get("containers").items().enumerate() {
+        for (name, at) in container.at(&["resources", "limits"]).entries() {
+            let (Some(limit), Some(pod)) = (at.quantity(), resources.get("limits").get(name).quantity()) else {
+                continue;
+            };
+            if limit > pod {
+                let path = resources.path().child("containers").index(i).key(name).child("limits");
+                at.named(path)
+                    .invalid_value(limit.to_string(), format!("must be less than or equal to pod limits of {pod}"));
+            }
+        }
+    }
+}
+
+/// What the containers ask for together: sums of containers and sidecars, or the largest init container.
+pub fn aggregate(spec: &View<'_>, side: &str, name: &str) -> Quantity {
+    let of = |container: &View<'_>| container.get("resources").get(side).get(name).quantity().unwrap_or_default();
+    let mut sidecars = Quantity::default();
+    let mut largest_init = Quantity::default();
+    for container in spec.get("initContainers").items() {
+        if container.get("restartPolicy").str() == "Always" {
+            sidecars = sidecars + of(&container);
+            largest_init = largest_init.max(sidecars);
+        } else {
+            largest_init = largest_init.max(sidecars + of(&container));
+        }
+    }
+    let running = spec.get("containers").items().map(|c| of(&c)).fold(sidecars, |sum, q| sum + q);
+    running.max(largest_init)
+}

@@ -1,0 +1,1 @@
+//! Pod specs that are wrong, and what is said about them.
