@@ -81,7 +81,8 @@ impl Server {
     }
 
     async fn delete(&self, path: &str, options: Value) -> Answer {
-        self.send("DELETE", path, &[("content-type", "application/json")], options.to_string()).await
+        let body = if options.is_null() { String::new() } else { options.to_string() };
+        self.send("DELETE", path, &[("content-type", "application/json")], body).await
     }
 
     /// A ConfigMap in `default` with one key.
