@@ -132,3 +132,16 @@ pub fn on_own_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> st
         thread.join().map_err(|_| std::io::Error::other("the thread panicked"))
     })
 }
+
+/// A thread of its own, for work that blocks for as long as the program runs. It ends when its work does: give it a
+/// channel that closes. A panic in it is logged.
+pub fn thread<F>(name: &'static str, work: F) -> std::io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+            error!(thread = name, "thread panicked");
+        }
+    })
+}

@@ -244,6 +244,14 @@ pub trait Store: Send + Sync + 'static {
     /// Oldest revision that can still be read.
     fn compacted(&self) -> Revision;
 
+    /// Bytes of values and deletions that are kept only as history (an estimate; what compaction would free).
+    fn history_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Give back memory that was only there for speed and has not been used since the last call.
+    fn trim(&self) {}
+
     /// Bytes that the store uses on disk (0 for memory).
     fn disk_bytes(&self) -> u64;
 

@@ -1,1 +1,0 @@
-//! The default backend on sled (DESIGN D4).

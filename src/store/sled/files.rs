@@ -1,0 +1,172 @@
+//! What sled leaves to its user: the lock, the disk barrier, room for the next write, and what a crash leaves behind.
+
+use crate::durable;
+use crate::store::Error;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use parking_lot::Mutex;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Room that is claimed beyond the end of the database file at a time.
+const RESERVE_STEP_BYTES: u64 = 4 << 20;
+
+/// Free space below which writes are refused where the file system cannot claim room.
+const FREE_MARGIN_BYTES: u64 = 8 << 20;
+
+/// The directory of one store, locked.
+pub struct Directory {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Directory {
+    /// Create the directory if there is none, and lock it against other processes.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        durable::create_dir(path, 0o700).map_err(|e| failed("creating the store's directory", path, &e))?;
+        let lock_path = path.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(|e| failed("opening the store's directory", path, &e))?;
+        let mut owner = String::new();
+        file.read_to_string(&mut owner).map_err(|e| failed("opening the store's directory", &lock_path, &e))?;
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => Error::Failed {
+                step: "locking the store's directory",
+                message: format!("{} is in use by another process (pid {})", path.display(), owner.trim()),
+            },
+            other => failed("locking the store's directory", path, &other.into()),
+        })?;
+        let write = lock.set_len(0).and_then(|()| write!(&mut *lock, "{}", std::process::id()));
+        write.map_err(|e| failed("locking the store's directory", &lock_path, &e))?;
+        Ok(Directory { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where sled keeps its files.
+    pub fn sled(&self) -> PathBuf {
+        self.path.join("sled")
+    }
+
+    /// To be done before sled opens its files. Half-written snapshots would be taken for the newest ones, and a
+    /// snapshot that sled takes on open must not refer to bytes that the last process wrote but never synced.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let sled = self.sled();
+        durable::create_dir(&sled, 0o700).map_err(|e| failed("creating the store's directory", &sled, &e))?;
+        let work = || -> io::Result<()> {
+            for entry in fs::read_dir(&sled)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().ends_with(".generating") {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            match File::open(sled.join("db")) {
+                Ok(file) => file.sync_all(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        work().map_err(|e| failed("preparing the store's files", &sled, &e))
+    }
+
+    /// To be done after sled has opened (and perhaps created) its files: make them and their names durable.
+    pub fn settle(&self) -> Result<Database, Error> {
+        let sled = self.sled();
+        let work = || -> io::Result<Database> {
+            File::open(sled.join("conf"))?.sync_all()?;
+            let file = OpenOptions::new().read(true).write(true).open(sled.join("db"))?;
+            file.sync_all()?;
+            File::open(sled.join("blobs"))?.sync_all()?;
+            File::open(&sled)?.sync_all()?;
+            File::open(&self.path)?.sync_all()?;
+            Ok(Database { file, path: sled.clone(), reserved: Mutex::default() })
+        };
+        work().map_err(|e| failed("syncing the store's files", &sled, &e))
+    }
+
+    /// Bytes that the store takes on disk.
+    pub fn bytes(&self) -> u64 {
+        let size = |path: PathBuf| -> u64 {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.metadata().ok()).filter(|m| m.is_file()).map(|m| m.blocks() * 512).sum()
+        };
+        size(self.sled()) + size(self.sled().join("blobs"))
+    }
+}
+
+/// sled's database file, held open beside sled for the barrier.
+pub struct Database {
+    file: File,
+    path: PathBuf,
+    reserved: Mutex<Reserved>,
+}
+
+#[derive(Default)]
+struct Reserved {
+    /// The file's length when room was last claimed.
+    length: u64,
+    /// Claimed up to here.
+    end: u64,
+}
+
+impl Database {
+    /// Everything written so far is on the disk when this returns.
+    pub fn barrier(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Claim room for `bytes` more at the end of the file, so that the writes to come cannot meet a full disk in the
+    /// middle: sled does not get over that without being opened again.
+    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        let mut reserved = self.reserved.lock();
+        let length = self.file.metadata().map_err(|e| failed("measuring the store", &self.path, &e))?.len();
+        // Shrinking the file gave the room behind it back.
+        if length < reserved.length {
+            reserved.end = 0;
+        }
+        reserved.length = length;
+        if length + bytes <= reserved.end {
+            return Ok(());
+        }
+        for room in [bytes + RESERVE_STEP_BYTES, bytes] {
+            match self.claim(length, room) {
+                Ok(()) => {
+                    reserved.end = length + room;
+                    return Ok(());
+                }
+                Err(Errno::ENOSPC | Errno::EDQUOT) => {}
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return self.check_free(bytes),
+                Err(other) => return Err(failed("claiming disk space", &self.path, &other.into())),
+            }
+        }
+        Err(Error::NoSpace(format!("{}: {bytes} bytes are needed", self.path.display())))
+    }
+
+    fn claim(&self, from: u64, bytes: u64) -> nix::Result<()> {
+        let (from, bytes) = (from as libc::off_t, bytes as libc::off_t);
+        fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, bytes)
+    }
+
+    fn check_free(&self, bytes: u64) -> Result<(), Error> {
+        let stat = nix::sys::statvfs::fstatvfs(&self.file)
+            .map_err(|e| failed("measuring free disk space", &self.path, &e.into()))?;
+        let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+        if free >= bytes + FREE_MARGIN_BYTES {
+            return Ok(());
+        }
+        Err(Error::NoSpace(format!("{}: {free} bytes are free", self.path.display())))
+    }
+}
+
+/// A store error from an I/O error, naming the path.
+pub fn failed(step: &'static str, path: &Path, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace(format!("{}: {error}", path.display())),
+        _ => Error::Failed { step, message: format!("{}: {error}", path.display()) },
+    }
+}

@@ -1,0 +1,199 @@
+//! Which keys there are and were: everything but the values, in memory.
+//!
+//! One ordered map from key to its versions, about 180 bytes per key. It is multi-version itself: the writer enters
+//! versions before they are durable, readers look at the last committed revision, and a failed commit is undone.
+
+use super::record::Place;
+use crate::store::KeyRange;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+pub type Key = Arc<[u8]>;
+
+/// One state of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub revision: u64,
+    pub sub: u32,
+    /// Bytes that it takes in sled.
+    pub stored: u32,
+    pub create: u64,
+    /// 0: deleted.
+    pub version: u64,
+}
+
+impl Version {
+    pub fn place(&self) -> Place {
+        Place { revision: self.revision, sub: self.sub }
+    }
+
+    pub fn deleted(&self) -> bool {
+        self.version == 0
+    }
+}
+
+struct Versions {
+    latest: Version,
+    /// Oldest first.
+    older: VecDeque<Version>,
+}
+
+impl Versions {
+    /// The version that was current at a revision, deleted or not.
+    fn at(&self, revision: u64) -> Option<&Version> {
+        if self.latest.revision <= revision {
+            return Some(&self.latest);
+        }
+        let after = self.older.partition_point(|version| version.revision <= revision);
+        self.older.get(after.checked_sub(1)?)
+    }
+}
+
+/// A version that nobody needs once everything below `until` has been forgotten.
+pub struct Superseded {
+    pub until: u64,
+    pub place: Place,
+    pub stored: u32,
+    pub key: Key,
+}
+
+#[derive(Default)]
+pub struct Index {
+    keys: BTreeMap<Key, Versions>,
+    /// In order of `until`, but for a deletion's own entry, which may stand one before its neighbours.
+    superseded: VecDeque<Superseded>,
+    superseded_bytes: u64,
+    newest: u64,
+}
+
+/// What a range holds at a revision.
+#[derive(Default)]
+pub struct Found {
+    pub versions: Vec<(Key, Version)>,
+    pub count: usize,
+    pub more: bool,
+}
+
+impl Index {
+    /// The live state of a key at a revision.
+    pub fn get(&self, key: &[u8], revision: u64) -> Option<Version> {
+        self.keys.get(key)?.at(revision).filter(|version| !version.deleted()).copied()
+    }
+
+    /// Live keys in a range at a revision, at most `limit` of them (0: all), all of them counted.
+    pub fn range(&self, range: &KeyRange, revision: u64, limit: usize) -> Found {
+        let mut found = Found::default();
+        if range.is_empty() {
+            return found;
+        }
+        for (key, versions) in self.keys.range::<[u8], _>(range.bounds()) {
+            let Some(version) = versions.at(revision).filter(|version| !version.deleted()) else { continue };
+            found.count += 1;
+            if limit == 0 || found.versions.len() < limit {
+                found.versions.push((key.clone(), *version));
+            } else {
+                found.more = true;
+            }
+        }
+        found
+    }
+
+    /// Live keys in a range at a revision.
+    pub fn count(&self, range: &KeyRange, revision: u64) -> usize {
+        if range.is_empty() {
+            return 0;
+        }
+        let all = self.keys.range::<[u8], _>(range.bounds());
+        all.filter(|(_, versions)| versions.at(revision).is_some_and(|version| !version.deleted())).count()
+    }
+
+    /// Enter the next version of a key. Versions come in the order of their places.
+    pub fn push(&mut self, key: &[u8], version: Version) -> Key {
+        let key = match self.keys.get_key_value(key) {
+            Some((key, _)) => key.clone(),
+            None => Key::from(key),
+        };
+        match self.keys.get_mut(&key) {
+            Some(versions) => {
+                let old = std::mem::replace(&mut versions.latest, version);
+                versions.older.push_back(old);
+                if !old.deleted() {
+                    self.supersede(version.revision, old, key.clone());
+                }
+            }
+            None => {
+                self.keys.insert(key.clone(), Versions { latest: version, older: VecDeque::new() });
+            }
+        }
+        if version.deleted() {
+            self.supersede(version.revision + 1, version, key.clone());
+        }
+        self.newest = version.revision;
+        key
+    }
+
+    /// Take back the last [`Index::push`] of a key. Pushes are taken back in reverse order.
+    pub fn undo(&mut self, key: &[u8]) {
+        let Some(versions) = self.keys.get_mut(key) else { return };
+        let mut entries = usize::from(versions.latest.deleted());
+        match versions.older.pop_back() {
+            Some(old) => {
+                entries += usize::from(!old.deleted());
+                versions.latest = old;
+            }
+            None => {
+                self.keys.remove(key);
+            }
+        }
+        for _ in 0..entries {
+            if let Some(entry) = self.superseded.pop_back() {
+                self.superseded_bytes -= u64::from(entry.stored);
+            }
+        }
+    }
+
+    fn supersede(&mut self, until: u64, version: Version, key: Key) {
+        self.superseded_bytes += u64::from(version.stored);
+        self.superseded.push_back(Superseded { until, place: version.place(), stored: version.stored, key });
+    }
+
+    /// Forget up to `limit` versions that no revision from `horizon` on needs, oldest first; they are to be removed from
+    /// disk in the same order.
+    pub fn purge(&mut self, horizon: u64, limit: usize) -> Vec<Superseded> {
+        let mut gone = Vec::new();
+        while gone.len() < limit && self.superseded.front().is_some_and(|entry| entry.until <= horizon) {
+            let Some(entry) = self.superseded.pop_front() else { break };
+            self.superseded_bytes -= u64::from(entry.stored);
+            self.forget(&entry);
+            gone.push(entry);
+        }
+        gone
+    }
+
+    fn forget(&mut self, entry: &Superseded) {
+        let Some(versions) = self.keys.get_mut(&entry.key) else { return };
+        if versions.older.front().is_some_and(|version| version.place() == entry.place) {
+            versions.older.pop_front();
+            if versions.older.is_empty() {
+                versions.older = VecDeque::new();
+            }
+        } else if versions.latest.place() == entry.place {
+            self.keys.remove(&entry.key);
+        }
+    }
+
+    /// Bytes in sled of versions that are no longer current.
+    pub fn superseded_bytes(&self) -> u64 {
+        self.superseded_bytes
+    }
+
+    /// Revision of the last version entered.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The state of a key before a revision, if it is still known.
+    pub fn before(&self, key: &[u8], revision: u64) -> Option<Version> {
+        self.get(key, revision.checked_sub(1)?)
+    }
+}

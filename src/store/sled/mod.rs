@@ -1,0 +1,145 @@
+//! The default backend: sled 0.34 as an append-only history of writes, and an index of all keys in memory.
+//!
+//! ```text
+//!  txn ──► channel ──► writer thread: evaluate many → insert → one barrier → commit, publish, answer
+//!  range ──► index (keys, at the last committed revision) ──► recent values ──► sled
+//!  watch ──► hub's ring ──► sled's history
+//! ```
+//!
+//! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
+//! - `files.rs`: lock, disk barrier, room. `shared.rs`: reads, opening, repair. `writer.rs`: the one writer.
+//!
+//! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last barrier.
+//! Its `flush` alone is not a barrier (`sync_file_range` does not reach the disk), so [`files::Database::barrier`]
+//! follows each. It reuses a segment of its file at the earliest two segments after everything in it was rewritten
+//! elsewhere, so a barrier at least every segment of log keeps power loss from taking both copies ([`writer`]).
+
+mod files;
+mod index;
+mod record;
+mod shared;
+mod values;
+mod writer;
+
+use super::txn::check;
+use super::{Error, KeyRange, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse, Watch};
+use crate::task;
+use async_trait::async_trait;
+use shared::{Handle, Shared};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use writer::{Command, Writer};
+
+/// Transactions that wait for the writer. When full, further callers wait.
+const QUEUE_TXNS: usize = 1024;
+
+/// Values that a read fetches from sled without leaving its async thread; more are fetched on a blocking thread.
+const INLINE_FETCHES: usize = 4;
+
+/// What may be chosen about a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// sled's page cache. It holds its limit only roughly: pages are let go one shard of 256 at a time.
+    pub page_cache_bytes: u64,
+    /// Recently used values, uncompressed; those unused between two calls of [`Store::trim`] are dropped.
+    pub value_cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20 }
+    }
+}
+
+/// A store in a directory of its own.
+pub struct Sled {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Sled {
+    /// Open the store in `path`, creating it if there is none. Blocks while the index is read. Errors name the path: the
+    /// directory cannot be used, is in use by another process, or holds something else than a store.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Arc<dyn Store>, Error> {
+        let shared = Arc::new(Shared::open(path.as_ref(), options)?);
+        let (commands, queue) = mpsc::channel(QUEUE_TXNS);
+        let writer = Writer::new(shared.clone(), queue);
+        task::thread("store-writer", move || writer.run())
+            .map_err(|e| Error::Failed { step: "starting the store's writer", message: e.to_string() })?;
+        Ok(Arc::new(Sled { shared, commands }))
+    }
+
+    async fn command<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(make(answer)).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+#[async_trait]
+impl Store for Sled {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
+        let reading = self.shared.start_range(&request)?;
+        if reading.missing() <= INLINE_FETCHES {
+            return reading.finish();
+        }
+        let done = task::Group::blocking(move || reading.finish()).await;
+        done.map_err(|e| Error::Failed { step: "reading values", message: e.to_string() })?
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
+        check(&txn)?;
+        self.command(|answer| Command::Txn(txn, answer)).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Option<Revision>) -> Result<Box<dyn Watch>, Error> {
+        self.shared.check_open()?;
+        let compacted = self.shared.compacted();
+        match from {
+            Some(from) if from < compacted => Err(Error::Compacted(compacted)),
+            _ => {
+                let history = Arc::new(Handle(self.shared.clone()));
+                Ok(Box::new(self.shared.hub.watch(range, from, history)))
+            }
+        }
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.command(|answer| Command::Compact(revision, answer)).await
+    }
+
+    fn revision(&self) -> Revision {
+        self.shared.committed()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.shared.compacted()
+    }
+
+    fn history_bytes(&self) -> u64 {
+        self.shared.history_bytes()
+    }
+
+    fn trim(&self) {
+        self.shared.trim();
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.shared.disk_bytes()
+    }
+
+    fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes()
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        match self.command(Command::Close).await {
+            Err(Error::Closed) => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The one writer: a thread that takes what is waiting, evaluates it in order, inserts everything, passes one barrier,
+//! and only then shows and acknowledges it (group commit). Compaction's removals go in small steps in between.
+
+use super::index::{Key, Version};
+use super::record::{Encoded, Encoder, Place, Write};
+use super::shared::{self, COMPACTED_KEY, Open, Shared, key_value, sled_error};
+use crate::store::txn::check_revision;
+use crate::store::{
+    Compare, Error, Event, EventKind, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, Txn,
+    TxnResponse,
+};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+/// Most transactions between two barriers.
+const BATCH_TXNS: usize = 512;
+
+/// Bytes of stored records after which no further transaction joins a batch.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes that sled's log grows by, at most, per byte inserted (measured: 8 to 11).
+const LOG_GROWTH: usize = 12;
+
+/// Log that may be written without a barrier: one of sled's segments (see the module above).
+const UNSYNCED_LOG_BYTES: usize = 512 << 10;
+
+/// Room that is claimed beyond what a batch is expected to write: sled opens the next segment early.
+const SPARE_BYTES: usize = 2 << 20;
+
+/// Versions that are removed in one step.
+const PURGE_STEP: usize = 128;
+
+/// What a removal is taken to insert.
+const PURGE_BYTES: usize = 128;
+
+type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+pub enum Command {
+    Txn(Txn, Answer<TxnResponse>),
+    Compact(Revision, Answer<()>),
+    Close(Answer<()>),
+}
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    encoder: Encoder,
+    /// Last revision given out; between batches the committed one.
+    revision: u64,
+    /// Why sled has to be opened again before the next write.
+    broken: Option<Error>,
+    /// Log written since the last barrier (an estimate).
+    unsynced: usize,
+    /// There may be something to remove.
+    purging: bool,
+}
+
+/// What a batch does, until it is committed or undone.
+#[derive(Default)]
+struct Batch {
+    records: Vec<(Place, Encoded)>,
+    bytes: usize,
+    keys: Vec<Key>,
+    values: HashMap<Place, Bytes>,
+    events: Vec<Arc<Event>>,
+}
+
+/// How far a batch had come.
+struct Mark {
+    records: usize,
+    keys: usize,
+    events: usize,
+    revision: u64,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        let revision = shared.committed().0;
+        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, unsynced: 0, purging: true }
+    }
+
+    pub fn run(mut self) {
+        while let Some(command) = self.next_command() {
+            match command {
+                Command::Txn(txn, answer) => {
+                    if let Some(command) = self.run_batch(txn, answer) {
+                        match command {
+                            Command::Compact(revision, answer) => self.answer_compact(revision, answer),
+                            Command::Close(answer) => return self.close(Some(answer)),
+                            Command::Txn(..) => {}
+                        }
+                    }
+                }
+                Command::Compact(revision, answer) => self.answer_compact(revision, answer),
+                Command::Close(answer) => return self.close(Some(answer)),
+            }
+        }
+        self.close(None);
+    }
+
+    /// The next command; while none waits, remove a step's worth of old versions.
+    fn next_command(&mut self) -> Option<Command> {
+        while self.purging {
+            match self.commands.try_recv() {
+                Ok(command) => return Some(command),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) => self.purge(),
+            }
+        }
+        self.commands.blocking_recv()
+    }
+
+    /// Commit this transaction together with those that wait behind it. Gives back the first other command met.
+    fn run_batch(&mut self, txn: Txn, answer: Answer<TxnResponse>) -> Option<Command> {
+        let mut batch = Batch::default();
+        let mut answers = Vec::new();
+        let mut other = None;
+        let mut next = Some((txn, answer));
+        while let Some((txn, answer)) = next.take() {
+            answers.push((self.evaluate(&txn, &mut batch), answer));
+            if answers.len() < BATCH_TXNS && batch.bytes < BATCH_BYTES {
+                match self.commands.try_recv() {
+                    Ok(Command::Txn(txn, answer)) => next = Some((txn, answer)),
+                    Ok(command) => other = Some(command),
+                    Err(_) => {}
+                }
+            }
+        }
+        let committed = if batch.records.is_empty() { Ok(()) } else { self.commit(batch) };
+        for (result, answer) in answers {
+            let result = committed.clone().and(result);
+            // Who asked may have gone.
+            let _ = answer.send(result);
+        }
+        if self.purging && other.is_none() {
+            self.purge();
+        }
+        other
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), Error> {
+        match self.persist(&batch) {
+            Ok(()) => {
+                let mut values = self.shared.values.lock();
+                batch.values.into_iter().for_each(|(place, value)| values.insert(place, value));
+                drop(values);
+                self.shared.set_committed(self.revision);
+                self.shared.hub.publish(Revision(self.revision), batch.events);
+                Ok(())
+            }
+            Err(error) => {
+                self.undo(&batch.keys);
+                self.revision = self.shared.committed().0;
+                Err(error)
+            }
+        }
+    }
+
+    fn undo(&mut self, keys: &[Key]) {
+        let mut index = self.shared.index.write();
+        keys.iter().rev().for_each(|key| index.undo(key));
+    }
+
+    /// Insert everything and pass the barrier.
+    fn persist(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.mend()?;
+        let shared = self.shared.clone();
+        shared.with_open(|open| {
+            open.file.reserve((batch.bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            self.guarded(|writer| {
+                for (place, encoded) in &batch.records {
+                    writer.insert(open, *place, encoded)?;
+                }
+                writer.barrier(open)
+            })
+        })
+    }
+
+    fn insert(&mut self, open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
+        let io = |e| sled_error("writing a record", e);
+        for (number, piece) in encoded.pieces.iter().enumerate() {
+            open.sled.insert(place.piece_key(number as u16), &piece[..]).map_err(io)?;
+            self.wrote(open, piece.len())?;
+        }
+        open.sled.insert(place.key(), &encoded.record[..]).map_err(io)?;
+        self.wrote(open, encoded.record.len())
+    }
+
+    /// Count what was written, and keep what is not on the disk yet below a segment of sled's log.
+    fn wrote(&mut self, open: &Open, bytes: usize) -> Result<(), Error> {
+        self.unsynced += bytes * LOG_GROWTH;
+        if self.unsynced >= UNSYNCED_LOG_BYTES { self.barrier(open) } else { Ok(()) }
+    }
+
+    fn barrier(&mut self, open: &Open) -> Result<(), Error> {
+        let bytes = shared::flush(open)?;
+        self.shared.add_written(bytes);
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Run what talks to sled; after an error or a panic in there, sled is opened again before the next write.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|_| {
+            Err(Error::Failed { step: "writing to the store", message: "the database library panicked".into() })
+        });
+        if let Err(error) = &result {
+            error!(%error, "the store cannot write");
+            self.broken = Some(error.clone());
+        }
+        result
+    }
+
+    /// Open sled again if it broke.
+    fn mend(&mut self) -> Result<(), Error> {
+        let Some(cause) = &self.broken else { return Ok(()) };
+        if let Err(error) = self.shared.repair() {
+            warn!(%error, %cause, "the store cannot be opened again yet");
+            return Err(error);
+        }
+        info!(%cause, "the store works again");
+        self.broken = None;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    fn close(mut self, answer: Option<Answer<()>>) {
+        self.commands.close();
+        let result = self.shared.close();
+        if let Some(answer) = answer {
+            let _ = answer.send(result);
+        }
+    }
+
+    fn answer_compact(&mut self, revision: Revision, answer: Answer<()>) {
+        let _ = answer.send(self.compact(revision.0));
+    }
+
+    fn compact(&mut self, revision: u64) -> Result<(), Error> {
+        if revision > self.revision {
+            return Err(Error::Future(Revision(self.revision)));
+        }
+        if revision <= self.shared.compacted().0 {
+            return Ok(());
+        }
+        self.mend()?;
+        let shared = self.shared.clone();
+        shared.with_open(|open| {
+            open.file.reserve(SPARE_BYTES as u64)?;
+            self.guarded(|writer| {
+                let set = open.sled.insert(COMPACTED_KEY, &revision.to_be_bytes());
+                set.map_err(|e| sled_error("compacting", e))?;
+                writer.barrier(open)
+            })
+        })?;
+        self.shared.set_compacted(revision);
+        self.purging = true;
+        Ok(())
+    }
+
+    /// Remove some versions that nobody can ask for any more.
+    fn purge(&mut self) {
+        if let Err(error) = self.purge_step() {
+            // Tried again after the next compaction.
+            warn!(%error, "old revisions stay on disk for now");
+            self.purging = false;
+        }
+    }
+
+    fn purge_step(&mut self) -> Result<(), Error> {
+        self.mend()?;
+        let shared = self.shared.clone();
+        shared.with_open(|open| {
+            open.file.reserve((PURGE_STEP * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            // The lock is held while the horizon is looked up: reads check and pin their revision under it.
+            let gone = {
+                let mut index = shared.index.write();
+                let horizon = shared.horizon();
+                index.purge(horizon, PURGE_STEP)
+            };
+            self.purging = gone.len() == PURGE_STEP;
+            self.guarded(|writer| {
+                for entry in &gone {
+                    writer.remove(open, entry.place, entry.stored)?;
+                }
+                if writer.purging || gone.is_empty() { Ok(()) } else { writer.barrier(open) }
+            })
+        })
+    }
+
+    fn remove(&mut self, open: &Open, place: Place, stored: u32) -> Result<(), Error> {
+        let io = |e| sled_error("removing a record", e);
+        // Only long values can be in pieces. Pieces go first: a record without them is found and removed on open.
+        let pieces = if stored as usize > super::record::ITEM_BYTES / 2 { shared::pieces(open, place)? } else { 0 };
+        for piece in 0..pieces {
+            open.sled.remove(place.piece_key(piece)).map_err(io)?;
+            self.wrote(open, PURGE_BYTES)?;
+        }
+        open.sled.remove(place.key()).map_err(io)?;
+        self.shared.values.lock().remove(place);
+        self.wrote(open, PURGE_BYTES)
+    }
+
+    /// Evaluate a transaction against everything before it, also what is not committed yet. What it writes is added to
+    /// the batch and the index; nothing of it if it fails.
+    fn evaluate(&mut self, txn: &Txn, batch: &mut Batch) -> Result<TxnResponse, Error> {
+        let mark = Mark {
+            records: batch.records.len(),
+            keys: batch.keys.len(),
+            events: batch.events.len(),
+            revision: self.revision,
+        };
+        let result = self.apply(txn, batch);
+        match &result {
+            Ok(_) if batch.records.len() > mark.records => {
+                if let Some((_, last)) = batch.records.last_mut() {
+                    last.mark_last();
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.undo(&batch.keys[mark.keys..]);
+                batch.keys.truncate(mark.keys);
+                batch.events.truncate(mark.events);
+                for (place, encoded) in batch.records.drain(mark.records..) {
+                    batch.bytes -= encoded.stored();
+                    batch.values.remove(&place);
+                }
+                self.revision = mark.revision;
+            }
+        }
+        result
+    }
+
+    fn apply(&mut self, txn: &Txn, batch: &mut Batch) -> Result<TxnResponse, Error> {
+        let before = self.revision;
+        let mut succeeded = true;
+        for compare in &txn.compare {
+            succeeded = succeeded && self.holds(compare, batch)?;
+        }
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        for op in ops {
+            if let Op::Range(request) = op {
+                check_revision(request, Revision(before), self.shared.compacted())?;
+            }
+        }
+        let mut place = Place { revision: before + 1, sub: 0 };
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, &mut place, batch)? },
+                Op::Delete(range) => OpResponse::Delete { previous: self.delete(range, &mut place, batch)? },
+                Op::Range(request) => OpResponse::Range(self.range(request, batch)?),
+            });
+        }
+        Ok(TxnResponse { revision: Revision(self.revision), succeeded, responses })
+    }
+
+    fn holds(&self, compare: &Compare, batch: &Batch) -> Result<bool, Error> {
+        let current = self.shared.index.read().get(compare.key(), self.revision);
+        let current = match current {
+            Some(version) => {
+                let value = match compare {
+                    Compare::Value(..) => self.value(version.place(), batch)?,
+                    _ => Bytes::new(),
+                };
+                Some(key_value(compare.key(), &version, value))
+            }
+            None => None,
+        };
+        Ok(compare.holds(current.as_ref()))
+    }
+
+    fn put(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        place: &mut Place,
+        batch: &mut Batch,
+    ) -> Result<Option<KeyValue>, Error> {
+        let previous = self.current(key, batch)?;
+        let (create, version) = match &previous {
+            Some(kv) => (kv.create_revision.0, kv.version + 1),
+            None => (place.revision, 1),
+        };
+        let write = Write { key, value: Some(value), create, version };
+        // A copy: the caller's bytes may be a small part of a large request.
+        let value = Bytes::copy_from_slice(value);
+        self.write(&write, value, previous.clone(), place, batch);
+        Ok(previous)
+    }
+
+    fn delete(&mut self, range: &KeyRange, place: &mut Place, batch: &mut Batch) -> Result<Vec<KeyValue>, Error> {
+        let gone = self.range(&RangeRequest::of(range.clone()), batch)?.kvs;
+        for previous in &gone {
+            let write = Write { key: &previous.key, value: None, create: 0, version: 0 };
+            self.write(&write, Bytes::new(), Some(previous.clone()), place, batch);
+        }
+        Ok(gone)
+    }
+
+    fn write(
+        &mut self,
+        write: &Write<'_>,
+        value: Bytes,
+        previous: Option<KeyValue>,
+        place: &mut Place,
+        batch: &mut Batch,
+    ) {
+        let encoded = self.encoder.encode(write);
+        let version = Version {
+            revision: place.revision,
+            sub: place.sub,
+            stored: u32::try_from(encoded.stored()).unwrap_or(u32::MAX),
+            create: write.create,
+            version: write.version,
+        };
+        let key = self.shared.index.write().push(write.key, version);
+        batch.bytes += encoded.stored();
+        batch.records.push((*place, encoded));
+        batch.keys.push(key);
+        let kind = if write.value.is_some() { EventKind::Put } else { EventKind::Delete };
+        if kind == EventKind::Put {
+            batch.values.insert(*place, value.clone());
+        }
+        batch.events.push(Arc::new(Event { kind, kv: key_value(write.key, &version, value), previous }));
+        self.revision = place.revision;
+        place.sub += 1;
+    }
+
+    /// A key's state now, with what the batch has written so far.
+    fn current(&self, key: &[u8], batch: &Batch) -> Result<Option<KeyValue>, Error> {
+        let version = self.shared.index.read().get(key, u64::MAX);
+        match version {
+            Some(version) => Ok(Some(key_value(key, &version, self.value(version.place(), batch)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn value(&self, place: Place, batch: &Batch) -> Result<Bytes, Error> {
+        match batch.values.get(&place) {
+            Some(value) => Ok(value.clone()),
+            None => self.shared.value(place),
+        }
+    }
+
+    fn range(&self, request: &RangeRequest, batch: &Batch) -> Result<RangeResponse, Error> {
+        let at = request.revision.map_or(self.revision, |revision| revision.0);
+        let mut response = RangeResponse { revision: Revision(self.revision), ..RangeResponse::default() };
+        if request.count_only {
+            response.count = self.shared.index.read().count(&request.range, at);
+            return Ok(response);
+        }
+        let found = self.shared.index.read().range(&request.range, at, request.limit);
+        (response.count, response.more) = (found.count, found.more);
+        for (key, version) in &found.versions {
+            let value = if request.keys_only { Bytes::new() } else { self.value(version.place(), batch)? };
+            response.kvs.push(key_value(key, version, value));
+        }
+        Ok(response)
+    }
+}
