@@ -18,6 +18,9 @@
 //!   `r` on, stay exact, except that events *of* revision `r` itself may lack their previous state.
 //! - Revisions never go backwards, also across crashes.
 
+pub mod compactor;
+#[cfg(test)]
+mod contract;
 pub mod hub;
 pub mod memory;
 pub mod sled;

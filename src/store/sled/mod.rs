@@ -70,10 +70,7 @@ impl Sled {
         Ok(Arc::new(Sled { shared, commands }))
     }
 
-    async fn command<T>(
-        &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
-    ) -> Result<T, Error> {
+    async fn command<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(make(answer)).await.map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?

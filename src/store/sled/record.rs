@@ -123,9 +123,7 @@ impl Encoder {
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         let mut out = Vec::with_capacity(head + if in_pieces { 0 } else { stored.len() });
         out.push(
-            flag(write.value.is_none(), DELETED)
-                | flag(compressed.is_some(), COMPRESSED)
-                | flag(in_pieces, PIECES),
+            flag(write.value.is_none(), DELETED) | flag(compressed.is_some(), COMPRESSED) | flag(in_pieces, PIECES),
         );
         put_varint(&mut out, write.key.len() as u64);
         out.put_slice(write.key);

@@ -282,7 +282,12 @@ pub struct Handle(pub Arc<Shared>);
 
 #[async_trait]
 impl History for Handle {
-    async fn events(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<(Vec<Arc<Event>>, Revision), Error> {
+    async fn events(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, Revision), Error> {
         let (shared, range) = (self.0.clone(), range.clone());
         let read = task::Group::blocking(move || shared.read_history(&range, from.0, limit)).await;
         read.map_err(|e| Error::Failed { step: "reading history", message: e.to_string() })?
