@@ -21,6 +21,7 @@ pub mod raw;
 pub mod registry;
 pub mod request;
 pub mod schema;
+pub mod security;
 pub mod subresources;
 pub mod table;
 pub mod watch;

@@ -13,7 +13,6 @@ use crate::object::Object;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::{Details, Reason, Result, Status};
 use async_trait::async_trait;
-use std::sync::Arc;
 
 /// Decides one request. The first authorizer in the chain that allows wins; a deny ends the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,30 +64,6 @@ pub fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
         return Status::forbidden(&info.group, &info.resource, &info.name, why);
     }
     Status::new(Reason::Forbidden, format!("forbidden: {why}")).with_details(Details::default())
-}
-
-/// Ask a chain: the first that allows or denies decides.
-pub async fn authorize_all(chain: &[Arc<dyn Authorizer>], user: &UserInfo, info: &RequestInfo) -> Result<Decision> {
-    let mut reasons = Vec::new();
-    for authorizer in chain {
-        match authorizer.authorize(user, info).await? {
-            Decision::NoOpinion { reason } => reasons.push(reason),
-            decided => return Ok(decided),
-        }
-    }
-    Ok(Decision::NoOpinion { reason: join_reasons(reasons) })
-}
-
-/// The rules of a whole chain, added up.
-pub async fn rules_all(chain: &[Arc<dyn Authorizer>], user: &UserInfo, namespace: &str) -> Result<Rules> {
-    let mut all = Rules::default();
-    for authorizer in chain {
-        let rules = authorizer.rules(user, namespace).await?;
-        all.resource.extend(rules.resource);
-        all.non_resource.extend(rules.non_resource);
-        all.incomplete |= rules.incomplete;
-    }
-    Ok(all)
 }
 
 /// Reasons of all authorizers without an opinion, as upstream's union joins them.

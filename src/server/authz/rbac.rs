@@ -114,9 +114,6 @@ impl Index {
     }
 
     pub fn decide(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
-        if user.is_in(UserInfo::MASTERS) {
-            return Decision::Allow { reason: String::new() };
-        }
         let tables = self.0.read();
         let mut missing = BTreeSet::new();
         for binding in tables.bindings_of(user, &info.namespace) {
@@ -134,11 +131,6 @@ impl Index {
     /// Every rule that holds for a user in a namespace (empty: cluster-wide ones alone), and roles that are bound but
     /// do not exist.
     pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> (Vec<Rule>, Vec<String>) {
-        if user.is_in(UserInfo::MASTERS) {
-            let all = || vec!["*".to_owned()];
-            let resources = Rule { verbs: all(), groups: all(), resources: all(), ..Default::default() };
-            return (vec![resources, Rule { verbs: all(), urls: all(), ..Default::default() }], vec![]);
-        }
         let tables = self.0.read();
         let mut rules = Vec::new();
         let mut missing = BTreeSet::new();
@@ -298,7 +290,6 @@ mod tests {
             ("jane", "", "update", "", false),
             ("system:serviceaccount:dev:bot", "", "update", "dev", true),
             ("system:serviceaccount:prod:bot", "", "update", "dev", false),
-            ("root", "system:masters", "delete", "", true),
             ("eng", "", "get", "dev", false),
         ];
         for (user, group, verb, namespace, want) in cases {
