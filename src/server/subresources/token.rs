@@ -2,6 +2,7 @@
 
 use super::{body, reply, wanted};
 use crate::object::{Object, ObjectExt};
+use crate::server::admission::Operation;
 use crate::server::api::Incoming;
 use crate::server::registry::Call;
 use crate::status::{Result, Status, Success};
@@ -23,6 +24,8 @@ pub async fn serve(mut call: Call, incoming: Incoming) -> Result<Response<Body>>
     }
     request.set_at(&["metadata", "namespace"], account.namespace().into());
     request.set_at(&["metadata", "creationTimestamp"], call.now().into());
+    call.admit(Operation::Create, Some(&mut request), None).await?;
+    call.check(Operation::Create, Some(&mut request), None).await?;
     let issuer = call.api.issuer().ok_or_else(|| Status::unavailable("this server issues no tokens"))?;
     let answer = issuer.issue(&call.user, &account, request).await?;
     reply(&call, &answer, Success::Created, wanted)
