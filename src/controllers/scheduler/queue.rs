@@ -59,14 +59,16 @@ impl Queue {
             self.entries.insert(uid.clone(), entry);
             return self.set(&uid, State::Ready);
         };
-        let same = entry.pod.pod.spec == pod.pod.spec && entry.pod.labels() == pod.labels();
-        let state = entry.state;
-        if !same {
-            self.leave(&uid);
+        if entry.pod.pod.spec == pod.pod.spec && entry.pod.labels() == pod.labels() {
+            entry.pod = pod;
+            return;
         }
-        self.entries.get_mut(&uid).expect("found above").pod = pod;
+        // Leave and enter again: the rank may have changed.
+        let state = entry.state;
+        self.set(&uid, State::Tried);
+        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        entry.pod = pod;
         match state {
-            _ if same => {}
             State::Parked(..) => self.retry(&uid),
             other => self.set(&uid, other),
         }
