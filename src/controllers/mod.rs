@@ -5,13 +5,20 @@ mod apply;
 mod conditions;
 mod deployment;
 pub mod driver;
+mod endpoints;
 mod hash;
+mod kinds;
 pub mod labels;
+mod namespace;
+mod node_ipam;
 mod owners;
+mod pod_gc;
 mod pods;
 mod queue;
 mod replicas;
+mod root_ca;
 pub mod scheduler;
+mod serviceaccount;
 mod writes;
 
 use crate::cache::Caches;
@@ -44,7 +51,7 @@ pub struct Context {
     pub group: Group,
 }
 
-/// A controller's maker, with the name that is its identity.
+/// A controller's maker, with the identity of its requests: upstream's service account, whose role it has.
 type Entry = (&'static str, fn(&Context) -> Box<dyn Controller>);
 
 /// Every controller. A new one is a file and a line.
@@ -52,6 +59,13 @@ const TABLE: &[Entry] = &[
     ("deployment-controller", deployment::new),
     ("replicaset-controller", replicas::replicasets),
     ("replication-controller", replicas::replicationcontrollers),
+    ("endpointslice-controller", endpoints::endpointslices),
+    ("endpoint-controller", endpoints::endpoints),
+    ("namespace-controller", namespace::new),
+    ("service-account-controller", serviceaccount::new),
+    ("root-ca-cert-publisher", root_ca::new),
+    ("node-controller", node_ipam::new),
+    ("pod-garbage-collector", pod_gc::new),
 ];
 
 /// The scheduler's identity.
@@ -100,10 +114,10 @@ pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Confi
         Context { client, caches: caches.clone(), recorder, config: config.clone(), group: group.clone() }
     };
     let mut metrics = Metrics::default();
-    for (name, new) in TABLE {
-        let counters = Arc::<Counters>::default();
-        driver::start(new(&context(name)), counters.clone(), group);
-        metrics.controllers.push((name, counters));
+    for (identity, new) in TABLE {
+        let (controller, counters) = (new(&context(identity)), Arc::<Counters>::default());
+        metrics.controllers.push((controller.name(), counters.clone()));
+        driver::start(controller, counters, group);
     }
     group.spawn("scheduler", scheduler::run(context(SCHEDULER)));
     metrics
