@@ -2,7 +2,7 @@
 //! that the repository holds no copy of them. Also names the state of what OpenAPI documents are made from, for their
 //! ETags. No network, no other programs.
 //!
-//! `descriptions.zst` holds lines: `T <tab> type name <tab> text` and, after its type, `F <tab> field <tab> text`;
+//! `descriptions.zst` holds lines, types sorted by name: `T <tab> type name <tab> text` and, after its type, `F <tab> field <tab> text`;
 //! texts are JSON strings.
 
 use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
@@ -57,7 +57,9 @@ fn descriptions() -> String {
     let mut generator = SchemaGenerator::default();
     every_kind(&mut generator);
     let mut out = String::new();
-    for (name, schema) in generator.take_definitions(true) {
+    let mut definitions: Vec<(String, Value)> = generator.take_definitions(true).into_iter().collect();
+    definitions.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, schema) in definitions {
         line(&mut out, "T", &name, &schema);
         let fields = schema.get("properties").and_then(Value::as_object);
         fields.into_iter().flatten().for_each(|(field, schema)| line(&mut out, "F", field, schema));

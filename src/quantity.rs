@@ -336,7 +336,9 @@ mod tests {
 
     #[test]
     fn refused() {
-        for text in ["", "-", "+", "m", "1 ", " 1", "1.1.1", "1mm", "1ki", "1K", "1e", "1e1.5", "--1", "0x1", "1Gib", "١"] {
+        for text in
+            ["", "-", "+", "m", "1 ", " 1", "1.1.1", "1mm", "1ki", "1K", "1e", "1e1.5", "--1", "0x1", "1Gib", "١"]
+        {
             assert!(text.parse::<Quantity>().is_err(), "{text:?}");
         }
         assert!("9".repeat(MAX_DIGITS + 1).parse::<Quantity>().is_err());

@@ -206,9 +206,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
             resource[key] = json!(list);
         }
     }
-    let subresource = |sub: &Subresource| {
-        json!({"subresource": sub.name, "responseKind": response_kind(spoken(kind, sub)), "verbs": sub.verbs})
-    };
+    let subresource = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": response_kind(spoken(kind, sub)), "verbs": sub.verbs});
     if !kind.subresources.is_empty() {
         resource["subresources"] = kind.subresources.iter().map(subresource).collect();
     }
@@ -231,8 +229,7 @@ mod tests {
     use super::*;
     use crate::server::kinds::TABLE;
 
-    const KUBECTL: &str =
-        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    const KUBECTL: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
     fn get(path: &str, accept: &str) -> (Body, Value) {
         let asked = Asked { path, accept: Some(accept), ..Default::default() };

@@ -38,7 +38,8 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Whether the client already holds the document with this (quoted) ETag.
     pub fn holds(&self, etag: &str) -> bool {
-        let listed = |header: &str| header.split(',').map(|e| e.trim().trim_start_matches("W/")).any(|e| e == etag || e == "*");
+        let listed =
+            |header: &str| header.split(',').map(|e| e.trim().trim_start_matches("W/")).any(|e| e == etag || e == "*");
         self.if_none_match.is_some_and(listed)
     }
 

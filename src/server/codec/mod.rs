@@ -11,6 +11,7 @@ use serde_json::Value;
 mod negotiate;
 mod protobuf;
 mod text;
+mod yaml;
 
 pub use negotiate::{accept, content_type, json_accepted, wants_discovery};
 pub use text::PROBLEMS_MAX;
@@ -135,7 +136,9 @@ pub fn decode_body(format: Format, body: &[u8], expected: (&str, &str, &str)) ->
         }
     }
     let (group, version, kind) = expected;
-    let missing = |map: &serde_json::Map<String, Value>, key: &str| map.get(key).is_none_or(|v| v.as_str().unwrap_or("").is_empty());
+    let missing = |map: &serde_json::Map<String, Value>, key: &str| {
+        map.get(key).is_none_or(|v| v.as_str().unwrap_or("").is_empty())
+    };
     if missing(map, "kind") {
         map.insert("kind".to_owned(), kind.into());
     }
@@ -150,8 +153,7 @@ pub fn expect(object: &Object, (group, version, kind): (&str, &str, &str)) -> Re
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or("");
     let (given, want) = (text("apiVersion"), object::api_version(group, version));
     if given != want {
-        let message =
-            format!("the API version in the data ({given}) does not match the expected API version ({want})");
+        let message = format!("the API version in the data ({given}) does not match the expected API version ({want})");
         return Err(Status::bad_request(message));
     }
     let given = text("kind");
@@ -191,7 +193,7 @@ fn summary(body: &[u8]) -> String {
 pub fn encode(object: &Object, accepted: Accepted) -> Result<Bytes> {
     let bytes = match accepted.format {
         Format::Json => text::to_json(object, accepted.pretty).map_err(Status::internal)?,
-        Format::Yaml => text::to_yaml(object).map_err(Status::internal)?,
+        Format::Yaml => yaml::write(object).into_bytes(),
         Format::Protobuf => protobuf::encode(object)?,
     };
     Ok(bytes.into())

@@ -28,13 +28,13 @@ pub fn from_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
 
 pub fn to_json(value: &Value, pretty: bool) -> serde_json::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(1024);
-    if pretty { serde_json::to_writer_pretty(&mut out, value)? } else { serde_json::to_writer(&mut out, value)? }
+    if pretty {
+        serde_json::to_writer_pretty(&mut out, value)?
+    } else {
+        serde_json::to_writer(&mut out, value)?
+    }
     out.push(b'\n');
     Ok(out)
-}
-
-pub fn to_yaml(value: &Value) -> Result<Vec<u8>, serde_yaml::Error> {
-    serde_yaml::to_string(value).map(String::into_bytes)
 }
 
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@ use crate::server::document::{Asked, Body, Document};
 use crate::server::kinds::Kind;
 use crate::status::{Reason, Result, Status};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 mod descriptions;
 mod paths;
@@ -87,7 +88,7 @@ fn document(asked: Asked<'_>, kinds: &[&Kind], name: &str) -> Result<Document> {
     };
     answer(asked, format!("\"{hash}\""), cache, || {
         let members: Vec<&Kind> = kinds.iter().copied().filter(|k| k.group == group && k.version == version).collect();
-        serde_json::to_vec(&build(&members)).map_err(Status::internal)
+        build(&members).map_err(Status::internal)
     })
 }
 
@@ -108,19 +109,45 @@ fn answer(
     Ok(Document::Body(Body { bytes, content_type, etag: Some(etag), vary_accept: true, cache_control }))
 }
 
-/// The document of one group-version.
-fn build(kinds: &[&Kind]) -> Value {
-    let (paths, used) = paths::of(kinds);
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.37.0"},
-        "paths": paths,
-        "components": {
-            "schemas": schemas::of(&used),
-            "securitySchemes": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
-                "description": "Bearer Token authentication"}},
-        },
-    })
+/// The document of one group-version. It is written piece by piece: the whole tree would be ten times its text.
+fn build(kinds: &[&Kind]) -> serde_json::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(DOCUMENT_BYTES);
+    let head = json!({"title": "Kubernetes", "version": "v1.37.0"});
+    out.extend_from_slice(format!(r#"{{"openapi":"3.0.0","info":{head},"paths":{{"#).as_bytes());
+    let mut used = BTreeSet::new();
+    let mut entries = Entries::default();
+    for kind in kinds {
+        for (path, item) in paths::of(kind, &mut used) {
+            entries.add(&mut out, &path, &item)?;
+        }
+    }
+    out.extend_from_slice(br#"},"components":{"schemas":{"#);
+    let mut entries = Entries::default();
+    schemas::each(&used, |name, schema| entries.add(&mut out, name, &schema))?;
+    let security = json!({"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
+        "description": "Bearer Token authentication"}});
+    out.extend_from_slice(format!(r#"}},"securitySchemes":{security}}}}}"#).as_bytes());
+    Ok(out)
+}
+
+/// Room for most documents.
+const DOCUMENT_BYTES: usize = 256 << 10;
+
+/// Members of a JSON object that is being written.
+#[derive(Default)]
+struct Entries {
+    some: bool,
+}
+
+impl Entries {
+    fn add(&mut self, out: &mut Vec<u8>, key: &str, value: &Value) -> serde_json::Result<()> {
+        if std::mem::replace(&mut self.some, true) {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, key)?;
+        out.push(b':');
+        serde_json::to_writer(out, value)
+    }
 }
 
 #[cfg(test)]

@@ -107,15 +107,13 @@ struct Builder<'a> {
     used: &'a mut BTreeSet<&'static str>,
 }
 
-/// All paths, and the definition names of the types they take and give.
-pub fn of(kinds: &[&Kind]) -> (Map<String, Value>, BTreeSet<&'static str>) {
-    let (mut paths, mut used) = (Map::new(), BTreeSet::new());
-    for kind in kinds {
-        let mut builder = Builder { kind, paths: &mut paths, used: &mut used };
-        builder.resource();
-        kind.subresources.iter().for_each(|sub| builder.subresource(sub));
-    }
-    (paths, used)
+/// The paths of a kind; the definition names of the types they take and give are added to `used`.
+pub fn of(kind: &Kind, used: &mut BTreeSet<&'static str>) -> Map<String, Value> {
+    let mut paths = Map::new();
+    let mut builder = Builder { kind, paths: &mut paths, used };
+    builder.resource();
+    kind.subresources.iter().for_each(|sub| builder.subresource(sub));
+    paths
 }
 
 impl Builder<'_> {

@@ -1,10 +1,10 @@
 //! Types as OpenAPI v3 component schemas.
 
-use super::descriptions::Descriptions;
+use super::descriptions::{Described, Descriptions};
 use crate::object::api_version;
 use crate::server::schema::{Field, ListType, Schema, Type, TypeDef, TypeId, builtin};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
@@ -19,9 +19,7 @@ fn special(ty: &Type) -> Option<(&'static str, Value)> {
             "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
             json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
         ),
-        Type::Time => {
-            ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", json!({"type": "string", "format": "date-time"}))
-        }
+        Type::Time => ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", json!({"type": "string", "format": "date-time"})),
         Type::MicroTime => {
             ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", json!({"type": "string", "format": "date-time"}))
         }
@@ -63,48 +61,52 @@ impl Needed {
     }
 }
 
-/// The schemas of these types (by definition name) and of all they refer to.
-pub fn of(names: &BTreeSet<&str>) -> Map<String, Value> {
+/// The schemas of these types (by definition name) and of all they refer to, sorted by name.
+pub fn each<E>(names: &BTreeSet<&str>, mut sink: impl FnMut(&str, Value) -> Result<(), E>) -> Result<(), E> {
     let schema = builtin();
     let mut needed = Needed::default();
     for name in names {
         schema.named(name).into_iter().for_each(|id| needed.add(schema, &Type::Struct(id)));
     }
-    let specials: Vec<_> = needed.specials.iter().filter_map(special).collect();
-    let mut wanted: HashSet<&str> = needed.structs.iter().map(|id| schema.get(*id).name).collect();
-    wanted.extend(specials.iter().map(|(name, _)| *name));
-    let descriptions = Descriptions::of(&wanted);
-    let mut out = Map::new();
-    for id in &needed.structs {
-        let def = schema.get(*id);
-        out.insert(def.name.to_owned(), structure(schema, def, &descriptions));
-    }
-    for (name, mut value) in specials {
-        descriptions.of_type(name).into_iter().for_each(|text| value["description"] = text.into());
-        out.insert(name.to_owned(), value);
-    }
+    let mut all: BTreeMap<&str, Shape> =
+        needed.structs.iter().map(|id| (schema.get(*id).name, Shape::Struct(*id))).collect();
+    all.extend(needed.specials.iter().filter_map(special).map(|(name, value)| (name, Shape::Known(value))));
     if names.contains(PATCH) {
-        out.insert(PATCH.to_owned(), json!({"type": "object"}));
+        all.insert(PATCH, Shape::Known(json!({"type": "object"})));
     }
-    out
+    let mut descriptions = Descriptions::open();
+    for (name, shape) in all {
+        let described = descriptions.of(name);
+        let value = match shape {
+            Shape::Struct(id) => structure(schema, schema.get(id), &described),
+            Shape::Known(mut value) => {
+                described.text.into_iter().for_each(|text| value["description"] = text.into());
+                value
+            }
+        };
+        sink(name, value)?;
+    }
+    Ok(())
+}
+
+enum Shape {
+    Struct(TypeId),
+    Known(Value),
 }
 
 /// What patches are, as far as OpenAPI knows.
 pub const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
-fn structure(schema: &Schema, def: &TypeDef, descriptions: &Descriptions) -> Value {
+fn structure(schema: &Schema, def: &TypeDef, described: &Described) -> Value {
     let mut out = Map::new();
-    if let Some(text) = descriptions.of_type(def.name) {
-        out.insert("description".to_owned(), text.into());
+    if let Some(text) = &described.text {
+        out.insert("description".to_owned(), text.as_str().into());
     } else if let Some(item) = def.short_name().strip_suffix("List").filter(|_| !def.gvks.is_empty()) {
         out.insert("description".to_owned(), format!("{} is a list of {item}.", def.short_name()).into());
     }
     out.insert("type".to_owned(), "object".into());
-    let properties: Map<String, Value> = def
-        .fields
-        .iter()
-        .map(|field| (field.json.to_owned(), property(schema, def, field, descriptions)))
-        .collect();
+    let properties: Map<String, Value> =
+        def.fields.iter().map(|field| (field.json.to_owned(), property(schema, def, field, described))).collect();
     if !properties.is_empty() {
         out.insert("properties".to_owned(), Value::Object(properties));
     }
@@ -126,14 +128,14 @@ fn structure(schema: &Schema, def: &TypeDef, descriptions: &Descriptions) -> Val
     Value::Object(out)
 }
 
-fn property(schema: &Schema, def: &TypeDef, field: &Field, descriptions: &Descriptions) -> Value {
+fn property(schema: &Schema, def: &TypeDef, field: &Field, described: &Described) -> Value {
     let mut value = of_type(schema, &field.ty);
     // A reference takes no siblings in OpenAPI 3.0.
     if value.get("$ref").is_some() {
         value = json!({"allOf": [value]});
     }
     let Value::Object(out) = &mut value else { return value };
-    let text = descriptions.of_field(def.name, field.json).or_else(|| common(field.json, def));
+    let text = described.field(field.json).or_else(|| common(field.json, def));
     if let Some(text) = text {
         out.insert("description".to_owned(), text.into());
     }

@@ -10,10 +10,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// As Go's `base64.StdEncoding`: padding demanded, spare bits ignored.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-);
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Bring a checked tree into the form a round trip through upstream's structs leaves: empty omitempty values go,
 /// fields that are always written appear (`status: {}`, `resources: {}`), times, durations and numeric quantities get

@@ -44,18 +44,51 @@ fn field_validation() {
 fn wrong_types_speak_as_go_does() {
     let container = |field: Value| json!({"spec": {"template": {"spec": {"containers": [field]}}}});
     for (object, want) in [
-        (json!({"spec": {"replicas": "3"}}), "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!({"spec": {"replicas": 1.5}}), "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!({"spec": {"replicas": 3_000_000_000u64}}), "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (json!({"spec": []}), "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
-        (json!({"metadata": {"labels": {"a": 1}}}), "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
-        (container(json!({"env": [{"name": "A", "value": 8080}]})), "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"),
-        (container(json!({"imagePullPolicy": true})), "json: cannot unmarshal bool into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy"),
-        (container(json!({"args": "x"})), "json: cannot unmarshal string into Go struct field Container.spec.template.spec.containers.args of type []string"),
+        (
+            json!({"spec": {"replicas": "3"}}),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"spec": {"replicas": 1.5}}),
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"spec": {"replicas": 3_000_000_000u64}}),
+            "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            json!({"spec": []}),
+            "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
+        ),
+        (
+            json!({"metadata": {"labels": {"a": 1}}}),
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            container(json!({"env": [{"name": "A", "value": 8080}]})),
+            "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
+        ),
+        (
+            container(json!({"imagePullPolicy": true})),
+            "json: cannot unmarshal bool into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy",
+        ),
+        (
+            container(json!({"args": "x"})),
+            "json: cannot unmarshal string into Go struct field Container.spec.template.spec.containers.args of type []string",
+        ),
         (container(json!({"resources": {"limits": {"cpu": "1x"}}})), "unable to parse quantity's suffix"),
-        (container(json!({"resources": {"limits": {"cpu": "x"}}})), "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-        (container(json!({"livenessProbe": {"httpGet": {"port": 1.5}}})), "json: cannot unmarshal number 1.5 into Go value of type int32"),
-        (json!({"metadata": {"creationTimestamp": "yesterday"}}), r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#),
+        (
+            container(json!({"resources": {"limits": {"cpu": "x"}}})),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            container(json!({"livenessProbe": {"httpGet": {"port": 1.5}}})),
+            "json: cannot unmarshal number 1.5 into Go value of type int32",
+        ),
+        (
+            json!({"metadata": {"creationTimestamp": "yesterday"}}),
+            r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
+        ),
         (json!("x"), "json: cannot unmarshal string into Go value of type Deployment"),
     ] {
         let mut object = object;
@@ -122,8 +155,16 @@ fn schemas_of_custom_resources() {
 #[test]
 fn durations() {
     for (text, printed) in [
-        ("0", "0s"), ("1m", "1m0s"), ("90s", "1m30s"), ("1h", "1h0m0s"), ("1.5s", "1.5s"), ("300ms", "300ms"),
-        ("-1.5h", "-1h30m0s"), ("1us", "1µs"), ("1h1ns", "1h0m0.000000001s"), (".5m", "30s"),
+        ("0", "0s"),
+        ("1m", "1m0s"),
+        ("90s", "1m30s"),
+        ("1h", "1h0m0s"),
+        ("1.5s", "1.5s"),
+        ("300ms", "300ms"),
+        ("-1.5h", "-1h30m0s"),
+        ("1us", "1µs"),
+        ("1h1ns", "1h0m0.000000001s"),
+        (".5m", "30s"),
     ] {
         assert_eq!(canonical::parse_duration(text).map(canonical::print_duration), Ok(printed.to_owned()), "{text}");
     }

@@ -117,7 +117,11 @@ mod tests {
         let loaded: usize = builtin().types.iter().map(|t| 1 + t.fields.len()).sum();
         assert_eq!(loaded, lines);
         for def in &builtin().types {
-            assert!(def.fields.windows(2).all(|w| w[0].json < w[1].json), "{} is sorted and free of duplicates", def.name);
+            assert!(
+                def.fields.windows(2).all(|w| w[0].json < w[1].json),
+                "{} is sorted and free of duplicates",
+                def.name
+            );
         }
     }
 
@@ -151,7 +155,9 @@ mod tests {
         assert!(strategy.patch.retain_keys);
         let empty_dir = field("", "v1", "Pod", &["spec", "volumes", "emptyDir"]);
         assert_eq!((empty_dir.pb, empty_dir.outer), (2, [2, 0]));
-        assert!(schema.get(field("", "v1", "Pod", &["spec"]).ty_struct()).field("containers").is_some_and(|f| f.required));
+        assert!(
+            schema.get(field("", "v1", "Pod", &["spec"]).ty_struct()).field("containers").is_some_and(|f| f.required)
+        );
         for (group, version, kind) in [
             ("apps", "v1", "DeleteOptions"),
             ("example.com", "v9", "WatchEvent"),
