@@ -75,6 +75,18 @@ impl Tables {
         Ok(())
     }
 
+    /// Put pods' elements into the tables of a former start, which serve until Services are known and everything is
+    /// written anew. A table that does not take them is of another make: it is left, since its Services still work.
+    pub fn add_to_former(&mut self) -> io::Result<()> {
+        for one in &mut self.families {
+            let change = one.state.take_change();
+            if let Err(error) = self.nft.apply(&one.table, &change.steps()) {
+                warn!(%error, "host ports of new pods must wait until the API server has been reached");
+            }
+        }
+        Ok(())
+    }
+
     /// Are our tables there?
     pub fn present(&mut self) -> io::Result<bool> {
         for one in &self.families {

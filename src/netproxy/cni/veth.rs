@@ -5,9 +5,10 @@
 //! and no ARP, so every packet between pods passes the node's rules, and the first one need not wait.
 
 use crate::netproxy::link::{End, Links, Mac, Route};
-use crate::netproxy::net::{Cidr, Family, octets};
+use crate::netproxy::net::{Cidr, Family};
 use crate::netproxy::{netns, sysctl};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -151,26 +152,13 @@ pub fn disconnect(prefix: &str, container_id: &str, ifname: &str) -> io::Result<
     Links::open()?.delete(&host_name(prefix, container_id, ifname))
 }
 
-/// Addresses that a route leads to by one of our interfaces: in use, whatever the files say.
-pub fn routed(prefix: &str, family: Family) -> io::Result<Vec<(IpAddr, String)>> {
+/// Remove every veth of ours but those named.
+pub fn disconnect_all_but(prefix: &str, keep: &BTreeSet<String>) -> io::Result<()> {
     let mut links = Links::open()?;
-    let ours: Vec<_> = links.list()?.into_iter().filter(|l| is_ours(prefix, &l.name)).collect();
-    let routes = links.routes(family)?;
-    let of = |(cidr, index): &(Cidr, u32)| {
-        let link = ours.iter().find(|l| l.index == *index)?;
-        (octets(cidr.network).len() * 8 == usize::from(cidr.prefix)).then(|| (cidr.network, link.name.clone()))
-    };
-    Ok(routes.iter().filter_map(of).collect())
-}
-
-/// Remove every veth of ours. Returns their names.
-pub fn disconnect_all(prefix: &str) -> io::Result<Vec<String>> {
-    let mut links = Links::open()?;
-    let ours: Vec<_> = links.list()?.into_iter().map(|l| l.name).filter(|name| is_ours(prefix, name)).collect();
-    for name in &ours {
-        links.delete(name)?;
+    for link in links.list()?.into_iter().filter(|l| is_ours(prefix, &l.name) && !keep.contains(&l.name)) {
+        links.delete(&link.name)?;
     }
-    Ok(ours)
+    Ok(())
 }
 
 /// Our names are the prefix and eleven hex digits.
