@@ -48,10 +48,9 @@ impl Security {
         parts.authorizers.push(self.rbac.clone());
         parts.plugins.extend_from_slice(PLUGINS);
         parts.issuer = Some(self.accounts.clone());
-        parts.endpoints.push((
-            discovery::CONFIGURATION_PATH,
-            document(&self.configuration, discovery::CONFIGURATION_TYPE),
-        ));
+        parts
+            .endpoints
+            .push((discovery::CONFIGURATION_PATH, document(&self.configuration, discovery::CONFIGURATION_TYPE)));
         parts.endpoints.push((discovery::KEYS_PATH, document(&self.keys, discovery::KEYS_TYPE)));
     }
 

@@ -110,6 +110,7 @@ mod certificates;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
@@ -122,6 +123,7 @@ mod taint_nodes;
 /// All plugins in upstream's order.
 pub static PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,

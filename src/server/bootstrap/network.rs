@@ -64,7 +64,8 @@ async fn kubernetes(writer: &Writer, config: &Config) -> Result<()> {
 
 /// Every node answers DNS at the Service's own address, so that is its endpoint, and there is no selector.
 async fn dns(writer: &Writer, config: &Config) -> Result<()> {
-    let ports = json!([{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "dns-tcp", "protocol": "TCP", "port": 53}]);
+    let ports =
+        json!([{"name": "dns", "protocol": "UDP", "port": 53}, {"name": "dns-tcp", "protocol": "TCP", "port": 53}]);
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system",

@@ -154,9 +154,7 @@ mod tests {
 
     #[test]
     fn bindings_gain_subjects_and_lose_foreign_roles() {
-        let binding = |role: &str, subjects: Value| {
-            json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role}, "subjects": subjects})
-        };
+        let binding = |role: &str, subjects: Value| json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role}, "subjects": subjects});
         let user = |name: &str| json!({"kind": "User", "name": name});
         let wanted = || binding("x", json!([user("a")]));
         let other = binding("x", json!([user("b")]));

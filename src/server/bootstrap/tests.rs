@@ -65,7 +65,8 @@ impl Cluster {
     async fn send(&self, who: &Who<'_>, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         if method == "PATCH" {
-            request = Request::builder().method(method).uri(path).header("content-type", "application/merge-patch+json");
+            request =
+                Request::builder().method(method).uri(path).header("content-type", "application/merge-patch+json");
         }
         if let Who::Token(token) = who {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -161,10 +162,14 @@ async fn rights_come_from_roles() {
     let pods = "/api/v1/namespaces/default/pods";
     let (status, answer) = cluster.send(&Who::User(&jane), "GET", pods, None).await;
     assert_eq!(status, 403);
-    let message = "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
+    let message =
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
     assert_eq!(answer["message"], message);
     let (status, answer) = cluster.send(&Who::Nobody, "GET", "/metrics", None).await;
-    assert_eq!((status, &answer["message"]), (403, &json!("forbidden: User \"system:anonymous\" cannot get path \"/metrics\"")));
+    assert_eq!(
+        (status, &answer["message"]),
+        (403, &json!("forbidden: User \"system:anonymous\" cannot get path \"/metrics\""))
+    );
     assert_eq!(cluster.send(&Who::Nobody, "GET", "/version", None).await.0, 200);
     assert_eq!(cluster.send(&Who::Token("nonsense"), "GET", "/version", None).await.0, 401);
 
@@ -288,7 +293,13 @@ async fn admission_refuses_in_upstreams_words() {
     let pod = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
     let containers = json!([{"name": "c", "image": "i"}]);
     let cases = [
-        ("DELETE", "/api/v1/namespaces/default", None, 403, "namespaces \"default\" is forbidden: this namespace may not be deleted"),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default",
+            None,
+            403,
+            "namespaces \"default\" is forbidden: this namespace may not be deleted",
+        ),
         (
             "POST",
             "/api/v1/namespaces/no-such/configmaps",
@@ -327,6 +338,9 @@ async fn admission_refuses_in_upstreams_words() {
     assert_eq!(made["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
     let taints = Some(json!({"spec": {"taints": null}}));
     let (status, answer) = cluster.send(&node, "PATCH", "/api/v1/nodes/n1", taints).await;
-    assert_eq!((status, &answer["message"]), (403, &json!("nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints")));
+    assert_eq!(
+        (status, &answer["message"]),
+        (403, &json!("nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify taints"))
+    );
     cluster.group.cancel();
 }
