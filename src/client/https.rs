@@ -164,9 +164,9 @@ fn target(config: Kubeconfig, dir: Option<&Path>) -> anyhow::Result<Target> {
     })
 }
 
-fn pick<T>(list: Vec<Named<T>>, name: &str, what: &str) -> anyhow::Result<T> {
-    let found = list.into_iter().find(|n| n.name == name).and_then(|n| n.value);
-    found.with_context(|| format!("{what} {name:?} is missing"))
+fn pick<T: Default>(list: Vec<Named<T>>, name: &str, what: &str) -> anyhow::Result<T> {
+    let found = list.into_iter().find(|n| n.name == name);
+    Ok(found.with_context(|| format!("{what} {name:?} is missing"))?.value.unwrap_or_default())
 }
 
 /// Relative paths count from the kubeconfig's directory.

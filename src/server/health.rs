@@ -16,13 +16,18 @@ pub const GIT_VERSION: &str = concat!("v1.37.1+kedge", env!("CARGO_PKG_VERSION")
 type Check = fn(&Api) -> Result<(), &'static str>;
 
 /// Checks by name, in the order they are shown.
-const CHECKS: &[(&str, Check)] = &[("ping", |_| Ok(())), ("etcd", store), ("shutdown", shutdown)];
+const CHECKS: &[(&str, Check)] = 
+    &[("ping", |_| Ok(())), ("etcd", store), ("poststarthook/bootstrap", ready), ("shutdown", shutdown)];
 
-/// `/livez` must not fail because the server is stopping in order.
-const NOT_FOR_LIVENESS: &str = "shutdown";
+/// `/livez` must not fail because the server is starting or stopping in order.
+const NOT_FOR_LIVENESS: &[&str] = &["poststarthook/bootstrap", "shutdown"];
 
 fn store(api: &Api) -> Result<(), &'static str> {
     if api.registry().store().revision().0 > 0 { Ok(()) } else { Err("the store has no revision") }
+}
+
+fn ready(api: &Api) -> Result<(), &'static str> {
+    if api.is_ready() { Ok(()) } else { Err("not finished") }
 }
 
 fn shutdown(api: &Api) -> Result<(), &'static str> {
@@ -39,7 +44,7 @@ pub fn serve(api: &Api, path: &str, query: &Query) -> Option<Response<Body>> {
         return None;
     }
     let live = endpoint == "livez";
-    let checks = CHECKS.iter().filter(|(name, _)| !(live && *name == NOT_FOR_LIVENESS));
+    let checks = CHECKS.iter().filter(|(name, _)| !(live && NOT_FOR_LIVENESS.contains(name)));
     if let Some(single) = single {
         let (_, check) = checks.clone().find(|(name, _)| *name == single)?;
         return Some(match check(api) {

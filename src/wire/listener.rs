@@ -136,3 +136,77 @@ async fn connection(
 /// Set in the request's extensions: where the client connected from.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{Pki, PkiConfig};
+    use crate::server::api::{Api, Parts};
+    use crate::server::registry::Registry;
+    use crate::server::request::UserInfo;
+    use crate::store::memory::Memory;
+    use futures::TryStreamExt;
+    use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+    use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+
+    /// The typed client finds the same server over TLS (with the administrator's certificate) and in process.
+    #[tokio::test]
+    async fn both_transports_reach_the_same_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = Group::root();
+        let pki = Pki::load_or_create(
+            &dir.path().join("tls"),
+            PkiConfig {
+                node_name: "n".into(),
+                node_ips: vec![],
+                service_ips: vec![],
+                cluster_domain: "cluster.local".into(),
+                tls_sans: vec![],
+            },
+        )
+        .unwrap();
+        let api = Api::new(Parts::new(Registry::new(Memory::open())));
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let url = format!("https://{}", listener.address().unwrap());
+        let served = api.clone();
+        let handler: Handler = Arc::new(move |request| {
+            let api = served.clone();
+            Box::pin(async move { api.handle(request).await })
+        });
+        listener.serve(pki.server_config().unwrap(), handler, &group);
+        let kubeconfig = dir.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, pki.admin_kubeconfig(&url).unwrap()).unwrap();
+
+        let remote = crate::client::https(&kubeconfig).unwrap();
+        let admin = UserInfo::authenticated("component", &[UserInfo::MASTERS]);
+        let local = crate::client::local(api.local(admin));
+        let namespaces: kube::Api<Namespace> = kube::Api::all(remote.clone());
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("default".into());
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+
+        let there: kube::Api<ConfigMap> = kube::Api::namespaced(remote, "default");
+        let here: kube::Api<ConfigMap> = kube::Api::namespaced(local, "default");
+        let mut watch = Box::pin(there.watch(&WatchParams::default(), "0").await.unwrap());
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some("a".into());
+        let made = here.create(&PostParams::default(), &map).await.unwrap();
+        assert_eq!(there.get("a").await.unwrap(), made);
+        assert_eq!(there.list(&ListParams::default()).await.unwrap().items.len(), 1);
+        let event = watch.try_next().await.unwrap();
+        assert!(matches!(&event, Some(WatchEvent::Added(found)) if found.metadata.name.as_deref() == Some("a")), "{event:?}");
+        let missing = there.get("none").await.unwrap_err();
+        assert!(matches!(&missing, kube::Error::Api(status) if status.reason == "NotFound"), "{missing:?}");
+
+        // Without a certificate nobody is known.
+        let text = std::fs::read_to_string(&kubeconfig).unwrap();
+        let bare: String = text.lines().filter(|l| !l.contains("client-")).map(|l| format!("{l}\n")).collect();
+        std::fs::write(&kubeconfig, bare).unwrap();
+        let anonymous = crate::client::https(&kubeconfig).unwrap();
+        let refused = kube::Api::<Namespace>::all(anonymous).list(&ListParams::default()).await.unwrap_err();
+        let message = refused.to_string();
+        assert!(message.contains("system:anonymous") && message.contains("cannot list resource"), "{message}");
+        api.shutdown();
+        group.join(Duration::from_secs(10)).await.unwrap();
+    }
+}

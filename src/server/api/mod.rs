@@ -17,9 +17,11 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use crate::task::Group;
 
 mod body;
 mod documents;
@@ -82,6 +84,7 @@ pub struct Api {
     metrics: Metrics,
     in_flight: Semaphore,
     stop: CancellationToken,
+    ready: AtomicBool,
 }
 
 /// A request on its way in: parsed, authenticated, authorized.
@@ -99,7 +102,27 @@ impl Api {
             metrics: Metrics::default(),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             stop: CancellationToken::new(),
+            ready: AtomicBool::new(false),
         })
+    }
+
+    /// Do what has to be done in the background (expiry of Events), and begin to stop when `group` ends.
+    pub fn start(self: &Arc<Self>, group: &Group) {
+        crate::server::registry::expiry::start(self.parts.registry.clone(), group);
+        let (api, stopping) = (self.clone(), group.clone());
+        group.spawn_graceful("api", async move {
+            stopping.cancelled().await;
+            api.shutdown();
+        });
+    }
+
+    /// Everything that clients rely on is there: `/readyz` succeeds from now on.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     pub fn registry(&self) -> &Arc<Registry> {

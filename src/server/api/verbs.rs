@@ -1,13 +1,13 @@
 //! From an authorized request to the verb of a kind.
 
 use super::body::{self, header};
-use super::respond::{answer_response, list_response, object_response, watch_response};
+use super::respond::{add_warnings, answer_response, list_response, object_response, watch_response};
 use super::{Api, Incoming, Wanted};
 use crate::object::ObjectExt;
 use crate::server::codec::Offer;
 use crate::server::kinds::{Kind, Verbs};
 use crate::server::registry::{Answer, Call, Change, Part, Served, parse};
-use crate::server::request::RequestInfo;
+use crate::server::request::{RequestInfo, UserInfo};
 use crate::server::request::options::{DeleteOptions, ListOptions, WriteOptions, get_revision};
 use crate::server::subresources;
 use crate::server::watch::Watcher;
@@ -34,10 +34,14 @@ impl Api {
         if !info.subresource.is_empty() {
             return subresources::serve(call, incoming).await;
         }
-        match served.kind.verbs {
-            Verbs::CreateOnly => subresources::create_only(call, incoming).await,
-            _ => self.verb(call, incoming).await,
+        let mut response = match served.kind.verbs {
+            Verbs::CreateOnly => subresources::create_only(call, incoming).await?,
+            _ => self.verb(call, incoming).await?,
+        };
+        if let Some(text) = served.kind.deprecation() {
+            add_warnings(&mut response, &[text.to_owned()]);
         }
+        Ok(response)
     }
 
     fn call(self: &Arc<Self>, served: Served, incoming: &Incoming) -> Result<Call> {
@@ -52,7 +56,7 @@ impl Api {
             info: incoming.info.clone(),
             user: incoming.user.clone(),
             write: WriteOptions::parse(&incoming.query, what)?,
-            agent: agent(incoming.request.headers()),
+            agent: agent(incoming.request.headers(), &incoming.user),
             warnings: Vec::new(),
         })
     }
@@ -204,9 +208,11 @@ async fn delete_options(query: &crate::server::request::Query, request: http::Re
     DeleteOptions::parse(query, &decoded.object)
 }
 
-/// The default field manager: the user agent up to its version.
-fn agent(headers: &HeaderMap) -> String {
+/// The default field manager: the user agent up to its version, else the last part of the user's name
+/// (`system:kube-scheduler`: components in this process send no user agent).
+fn agent(headers: &HeaderMap, user: &UserInfo) -> String {
     let agent = header(headers, USER_AGENT.as_str()).unwrap_or("").split('/').next().unwrap_or("");
+    let agent = if agent.is_empty() { user.name.rsplit(':').next().unwrap_or("") } else { agent };
     let mut name: String = agent.chars().filter(|c| !c.is_control()).collect();
     while name.len() > MAX_AGENT_BYTES {
         name.pop();

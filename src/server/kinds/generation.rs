@@ -1,5 +1,5 @@
 //! Which kinds count the generations of their spec (upstream: whose strategy sets `metadata.generation` to 1), and
-//! which ones a DELETE answers with the object itself. Kept here as data: upstream follows no rule.
+//! which ones a DELETE answers with the object itself, which are deprecated. Kept here as data: upstream follows no rule.
 
 use super::Kind;
 
@@ -49,7 +49,19 @@ const RETURNED: &[(&str, &str)] = &[
     ("storage.k8s.io", "volumeattachments"),
 ];
 
+/// (group, plural, what users are told), sorted.
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+    ("", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+];
+
 impl Kind {
+    /// The warning that every answer about a deprecated kind carries.
+    pub fn deprecation(&self) -> Option<&'static str> {
+        let found = DEPRECATED.iter().find(|(group, plural, _)| *group == self.group && *plural == self.plural);
+        found.map(|(_, _, text)| *text)
+    }
+
     /// New objects start at generation 1, and every change of anything but metadata and status raises it.
     pub fn counts_generations(&self) -> bool {
         COUNTED.binary_search(&(self.group, self.plural)).is_ok()

@@ -207,6 +207,10 @@ impl Call {
             Part::Status => strategy.prepare_status_update(new, old),
             Part::Subresource(_) => {}
         }
+        // A binding is no change of what is wanted (upstream writes it past the strategy).
+        if part == Part::Subresource("binding") {
+            return;
+        }
         if let Some(generation) = meta::raised_generation(new, old) {
             new.metadata_mut().insert("generation".to_owned(), generation.into());
         }

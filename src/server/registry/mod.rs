@@ -20,6 +20,7 @@ mod call;
 mod change;
 mod create;
 mod delete;
+pub mod expiry;
 mod list;
 mod meta;
 pub mod mirror;

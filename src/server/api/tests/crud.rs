@@ -220,6 +220,9 @@ async fn views_and_formats() {
 #[tokio::test]
 async fn paths_outside_resources() {
     let server = Server::new();
+    server.get("/livez").await.expect(200);
+    assert!(server.get("/readyz").await.expect(500).text.contains("[-]poststarthook/bootstrap failed"));
+    server.api.set_ready();
     let version = server.get("/version").await.expect(200);
     assert_eq!((version.body["major"].as_str(), version.body["minor"].as_str()), (Some("1"), Some("37")));
     for path in ["/healthz", "/livez", "/readyz", "/livez/ping"] {
@@ -232,6 +235,34 @@ async fn paths_outside_resources() {
     server.api.shutdown();
     server.get("/readyz").await.expect(500);
     server.get("/livez").await.expect(200);
+}
+
+#[tokio::test]
+async fn events_expire() {
+    let server = Server::ready().await;
+    let event = |name: &str, time: &str| json!({
+        "metadata": {"name": name}, "lastTimestamp": time, "reason": "R", "type": "Normal",
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+    });
+    let events = "/api/v1/namespaces/default/events";
+    let created = crate::time::now_seconds();
+    for (name, time) in [("old", "2001-01-01T00:00:00Z"), ("new", "2999-01-01T00:00:00Z")] {
+        server.post(events, event(name, time)).await.expect(201);
+    }
+    let registry = server.api.registry();
+    let kind = registry.kind_of("", "events").unwrap();
+    use crate::server::registry::expiry::expire;
+    assert_eq!(expire(registry, kind, created - 1).await.unwrap(), 0);
+    assert_eq!(expire(registry, kind, created + 3600).await.unwrap(), 1);
+    assert_eq!(server.get(events).await.names(), ["new"]);
+}
+
+#[tokio::test]
+async fn deprecated_kinds_warn() {
+    let server = Server::ready().await;
+    let list = server.get("/api/v1/namespaces/default/endpoints").await.expect(200);
+    let warning = list.headers["warning"].to_str().unwrap();
+    assert_eq!(warning, "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"");
 }
 
 #[tokio::test]
