@@ -2,7 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `cli`, `config` | every flag once; arguments to checked values |
+//! | [`cli`], [`config`] | every flag once; arguments to checked values |
 //! | [`task`] | the only place that spawns |
 //! | [`object`], [`status`], [`field`], [`selector`], [`quantity`], [`time`] | small value types of the API |
 //! | [`client`], [`cache`] | the kube client on either transport; one list+watch cache per kind |
@@ -18,9 +18,16 @@
 //! Invariants (checked by `tests/tidy.rs`): `store` knows no kinds; `controllers`, `agent`, `netproxy` import neither
 //! `server` nor `store`; spawning only in `task`; deciding is pure, acting is elsewhere.
 
+/// kedge's own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The version the API and the kubelet report.
+pub const KUBERNETES_VERSION: &str = concat!("v1.37.1+kedge", env!("CARGO_PKG_VERSION"));
+
 pub mod agent;
 pub mod cache;
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod controllers;
 pub mod durable;
 pub mod events;
@@ -31,6 +38,7 @@ pub mod pki;
 pub mod quantity;
 pub mod selector;
 pub mod server;
+pub mod start;
 pub mod status;
 pub mod store;
 pub mod task;

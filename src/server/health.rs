@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 /// What clients take this server for: the API level, and whose build it is.
-pub const GIT_VERSION: &str = concat!("v1.37.1+kedge", env!("CARGO_PKG_VERSION"));
+pub const GIT_VERSION: &str = crate::KUBERNETES_VERSION;
 
 /// One check: fine, or why not.
 type Check = fn(&Api) -> Result<(), &'static str>;

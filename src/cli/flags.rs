@@ -1,0 +1,137 @@
+//! Every flag of `kedge server`, once. The long name is also the key in `/etc/kedge/config.yaml`, and `KEDGE_` with
+//! the name in capitals the environment variable. Precedence: flag, variable, file, default.
+
+use clap::Args;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A boolean that reads `--flag`, `--flag=false`, `KEDGE_FLAG=true` and `flag: true` alike.
+macro_rules! switch {
+    () => {
+        clap::ArgAction::Set
+    };
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    /// Configuration file; also every *.yaml in the folder of the same name with `.d`, in alphabetical order.
+    #[arg(long, env = "KEDGE_CONFIG", value_name = "FILE", default_value = crate::config::CONFIG_FILE)]
+    pub config: PathBuf,
+
+    /// Where everything is kept.
+    #[arg(long, env = "KEDGE_DATA_DIR", value_name = "DIR", default_value = crate::config::DATA_DIR)]
+    pub data_dir: PathBuf,
+
+    /// Sockets, pid file and mounts of the running program.
+    #[arg(long, env = "KEDGE_RUN_DIR", value_name = "DIR", default_value = crate::config::RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Address the API listens on.
+    #[arg(long, env = "KEDGE_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// Port of the API.
+    #[arg(long, env = "KEDGE_HTTPS_LISTEN_PORT", value_name = "PORT", default_value_t = 6443)]
+    pub https_listen_port: u16,
+
+    /// Address that pods and other nodes reach the API at [default: the node's address].
+    #[arg(long, env = "KEDGE_ADVERTISE_ADDRESS", value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+
+    /// Further names and addresses for the API's certificate.
+    #[arg(long, env = "KEDGE_TLS_SAN", value_name = "NAME|IP", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+
+    /// Addresses of pods.
+    #[arg(long, env = "KEDGE_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+
+    /// Length of each node's part of the pod addresses.
+    #[arg(long, env = "KEDGE_NODE_CIDR_MASK_SIZE", value_name = "BITS", default_value_t = 24)]
+    pub node_cidr_mask_size: u8,
+
+    /// Addresses of Services.
+    #[arg(long, env = "KEDGE_SERVICE_CIDR", value_name = "CIDR", default_value = "10.43.0.0/16")]
+    pub service_cidr: String,
+
+    /// Address of the cluster's DNS [default: the tenth of the Service addresses].
+    #[arg(long, env = "KEDGE_CLUSTER_DNS", value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+
+    /// Domain of Services and pods.
+    #[arg(long, env = "KEDGE_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// Ports for Services of type NodePort.
+    #[arg(long, env = "KEDGE_SERVICE_NODE_PORT_RANGE", value_name = "FROM-TO", default_value = "30000-32767")]
+    pub service_node_port_range: String,
+
+    /// Name of this node [default: the host name, kept from the first start on].
+    #[arg(long, env = "KEDGE_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Address of this node [default: that of the default route].
+    #[arg(long, env = "KEDGE_NODE_IP", value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+
+    /// Labels for this node.
+    #[arg(long, env = "KEDGE_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+
+    /// Parts to leave out: scheduler, dns, proxy.
+    #[arg(long, env = "KEDGE_DISABLE", value_name = "PART", value_delimiter = ',')]
+    pub disable: Vec<String>,
+
+    /// Run no node on this host.
+    #[arg(long, env = "KEDGE_DISABLE_AGENT", action = switch!(), num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    pub disable_agent: bool,
+
+    /// Socket of a container runtime to use instead of our own containerd.
+    #[arg(long, env = "KEDGE_CONTAINER_RUNTIME_ENDPOINT", value_name = "unix:///PATH")]
+    pub container_runtime_endpoint: Option<String>,
+
+    /// Resolver file that pods inherit [default: the host's real one].
+    #[arg(long, env = "KEDGE_RESOLV_CONF", value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+
+    /// Port of the kubelet's API.
+    #[arg(long, env = "KEDGE_KUBELET_PORT", value_name = "PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+
+    /// Where pods' logs are kept.
+    #[arg(long, env = "KEDGE_POD_LOG_DIR", value_name = "DIR", default_value = "/var/log")]
+    pub pod_log_dir: PathBuf,
+
+    /// Parent of the pods' cgroups.
+    #[arg(long, env = "KEDGE_CGROUP_ROOT", value_name = "PATH", default_value = "/")]
+    pub cgroup_root: String,
+
+    /// Pods this node takes at most.
+    #[arg(long, env = "KEDGE_MAX_PODS", value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+
+    /// Where the admin kubeconfig is written.
+    #[arg(long, env = "KEDGE_WRITE_KUBECONFIG", value_name = "FILE", default_value = crate::config::KUBECONFIG)]
+    pub write_kubeconfig: PathBuf,
+
+    /// Mode of the admin kubeconfig.
+    #[arg(long, env = "KEDGE_WRITE_KUBECONFIG_MODE", value_name = "MODE", default_value = "0600")]
+    pub write_kubeconfig_mode: String,
+
+    /// error, warn, info, debug, trace; or a filter such as `info,kedge::agent=debug`.
+    #[arg(long, env = "KEDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// text or json.
+    #[arg(long, env = "KEDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text",
+          value_parser = ["text", "json"])]
+    pub log_format: String,
+}
+
+impl Server {
+    /// The declaration itself, for the configuration file.
+    pub fn command() -> clap::Command {
+        Self::augment_args(clap::Command::new("server"))
+    }
+}

@@ -1,0 +1,150 @@
+//! `kedge server`: logging, checked configuration, runtime, signals; the parts are started by [`crate::start`].
+
+use super::flags;
+use crate::config::{self, RUN_DIR};
+use crate::task::Group;
+use anyhow::{Context, bail};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// How long parts may take to finish after SIGTERM.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Worker threads: enough for two busy cores of an edge board, few enough to stay small on large hosts.
+const MAX_WORKERS: usize = 4;
+
+pub fn run(flags: flags::Server) -> anyhow::Result<i32> {
+    log(&flags.log_level, &flags.log_format)?;
+    raise_file_limit();
+    let config = config::Server::from_flags(flags)?;
+    let _pid = PidFile::take(&config.run_dir)?;
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(1, MAX_WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(32)
+        .thread_stack_size(1024 * 1024)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
+    runtime.block_on(serve(config))?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(0)
+}
+
+/// Start everything, report readiness, wait for a signal or a fatal error, stop in order.
+async fn serve(config: config::Server) -> anyhow::Result<()> {
+    let root = Group::root();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let started = tokio::select! {
+        result = crate::start::server(&config, &root) => result,
+        _ = tokio::signal::ctrl_c() => return root.join(STOP_GRACE).await,
+        _ = terminate.recv() => return root.join(STOP_GRACE).await,
+    };
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            let _ = root.join(STOP_GRACE).await;
+            return Err(error);
+        }
+    };
+    notify("READY=1");
+    tokio::select! {
+        () = root.cancelled() => {}
+        _ = tokio::signal::ctrl_c() => info!("stopping on interrupt; pods go on"),
+        _ = terminate.recv() => info!("stopping on SIGTERM; pods go on"),
+    }
+    notify("STOPPING=1");
+    let result = root.join(STOP_GRACE).await;
+    running.close().await;
+    result
+}
+
+fn log(level: &str, format: &str) -> anyhow::Result<()> {
+    // Libraries speak only when something is wrong.
+    let quiet = "warn,kedge";
+    let directives = if level.contains(['=', ',']) { level.to_owned() } else { format!("{quiet}={level}") };
+    let filter = EnvFilter::try_new(&directives).with_context(|| format!("--log-level {level}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        "json" => builder.json().init(),
+        _ => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+    Ok(())
+}
+
+/// Watches, streams and containers' logs each hold a descriptor; the soft limit of 1024 is too small.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err()
+    {
+        warn!(soft, "cannot raise the limit of open files");
+    }
+}
+
+/// Tell systemd (Type=notify); nothing where there is none.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Ok(socket) = UnixDatagram::unbound() else { return };
+    let sent = match path.to_str().and_then(|p| p.strip_prefix('@')) {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            std::os::unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|address| socket.send_to_addr(state.as_bytes(), &address))
+        }
+        None => socket.send_to(state.as_bytes(), &path),
+    };
+    if let Err(error) = sent {
+        warn!(%error, "cannot notify systemd");
+    }
+}
+
+/// The pid of the running server, locked for as long as it lives (the lock, not the number, is the truth).
+struct PidFile {
+    _file: nix::fcntl::Flock<std::fs::File>,
+    path: PathBuf,
+}
+
+impl PidFile {
+    fn take(run_dir: &Path) -> anyhow::Result<Self> {
+        use std::io::Write;
+        crate::durable::create_dir(run_dir, 0o755)
+            .with_context(|| format!("cannot use the run directory {}", run_dir.display()))?;
+        let path = run_dir.join("kedge.pid");
+        let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let locked = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock);
+        let Ok(mut locked) = locked else {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default();
+            bail!("kedge runs already in {} (pid {})", run_dir.display(), pid.trim());
+        };
+        locked.set_len(0)?;
+        writeln!(locked, "{}", std::process::id())?;
+        Ok(PidFile { _file: locked, path })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The pid of the server that runs in a run directory.
+pub fn running(run_dir: &Path) -> Option<i32> {
+    let path = run_dir.join("kedge.pid");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).ok()?;
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+        Ok(_) => None,
+        Err(_) => std::fs::read_to_string(&path).ok()?.trim().parse().ok(),
+    }
+}
+
+/// Whether the server of the default run directory runs.
+pub fn is_running() -> bool {
+    running(Path::new(RUN_DIR)).is_some()
+}

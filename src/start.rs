@@ -1,0 +1,196 @@
+//! Start-up as a list of calls: what runs in a server, in which order, with which identity.
+
+use crate::cache::Caches;
+use crate::config;
+use crate::controllers;
+use crate::durable;
+use crate::pki::{Pki, PkiConfig};
+use crate::server::allocation::Network;
+use crate::server::api::{Api, Parts};
+use crate::server::authn::service_account_user;
+use crate::server::bootstrap;
+use crate::server::kubelet::{Identity, Kubelets};
+use crate::server::registry::Registry;
+use crate::server::request::UserInfo;
+use crate::server::security::Security;
+use crate::store::{Store, compactor};
+use crate::task::Group;
+use crate::wire::listener::Listener;
+use anyhow::Context;
+use kube::Client;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// How often certificates are looked at for renewal.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// What must be closed in order at the end.
+pub struct Running {
+    store: Arc<dyn Store>,
+}
+
+impl Running {
+    /// Finish the store's writes and release its files.
+    pub async fn close(&self) {
+        if let Err(error) = self.store.close().await {
+            warn!(%error, "the store did not close in order");
+        }
+    }
+}
+
+/// Start a server; returns when the API answers and, with an agent, the node is registered.
+pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Running> {
+    let started = Instant::now();
+    let listener = Listener::bind(SocketAddr::new(config.bind_address, config.port))
+        .await
+        .context("the API's port cannot be used; choose another with --https-listen-port, or stop what uses it")?;
+    let pki = Arc::new(pki(config)?);
+    let store = open_store(config)?;
+    let api = api(config, &pki, store.clone(), root).await;
+    listener.serve(pki.server_config()?, handler(&api), root);
+    bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
+        .await
+        .context("bootstrap")?;
+    write_kubeconfig(config, &pki)?;
+    info!(ms = started.elapsed().as_millis() as u64, "the API answers");
+    api.set_ready();
+
+    renew_certificates(pki.clone(), root);
+    let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
+    start_controllers(config, &pki, &api, &caches, root);
+    if config.agent {
+        agent(config, &pki, &api, &caches, root).await?;
+        info!(ms = started.elapsed().as_millis() as u64, "the node is registered");
+    }
+    Ok(Running { store })
+}
+
+fn pki(config: &config::Server) -> anyhow::Result<Pki> {
+    let names = PkiConfig {
+        node_name: config.node_name.clone(),
+        node_ips: [config.node_ip, config.advertise_address].into_iter().collect(),
+        service_ips: vec![config.kubernetes_ip()],
+        cluster_domain: config.cluster_domain.clone(),
+        tls_sans: config.tls_san.clone(),
+    };
+    Pki::load_or_create(&config.data_dir.join("server/tls"), names).context("certificates")
+}
+
+fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
+    let dir = config.data_dir.join("server/db");
+    let store = crate::store::sled::Sled::open(&dir, Default::default())
+        .with_context(|| format!("cannot open the store in the data directory {}", config.data_dir.display()))?;
+    Ok(store)
+}
+
+/// The API server with everything that decides who may do what.
+async fn api(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, root: &Group) -> Arc<Api> {
+    compactor::start(root, store.clone(), compactor::Policy::default());
+    let registry = Registry::new(store);
+    let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
+    let security = Security::start(&registry, pki, &config.cluster_domain, &url, root);
+    security.synced().await;
+    let (certificate, key) = pki.apiserver_to_kubelet();
+    let identity = Identity { certificate, key, server_ca: pki.server_ca_file() };
+    let mut parts = Parts::new(registry.clone());
+    parts.network = Network {
+        service_cidr: (config.service_cidr.address, config.service_cidr.bits),
+        node_ports: config.node_ports,
+    };
+    parts.kubelets = Some(Kubelets::new(identity, root.clone()));
+    security.install(&mut parts);
+    let api = Api::new(parts);
+    security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);
+    api
+}
+
+/// The API for the listener: identities come from certificates and tokens.
+fn handler(api: &Arc<Api>) -> crate::client::Handler {
+    let api = api.clone();
+    Arc::new(move |request| {
+        let api = api.clone();
+        Box::pin(async move { api.handle(request).await })
+    })
+}
+
+/// A client in this process with an identity.
+fn client(api: &Arc<Api>, user: UserInfo) -> Client {
+    crate::client::local(api.local(user))
+}
+
+fn masters(name: &str) -> UserInfo {
+    UserInfo::authenticated(name, &[UserInfo::MASTERS])
+}
+
+/// The identities of upstream's components, so that upstream's policy is exactly what they may do.
+fn component(name: &str) -> UserInfo {
+    match name {
+        "kube-scheduler" | "kube-controller-manager" | "kube-proxy" => {
+            UserInfo::authenticated(&format!("system:{name}"), &[])
+        }
+        controller => service_account_user("kube-system", controller),
+    }
+}
+
+fn bootstrap_config(config: &config::Server, pki: &Pki) -> bootstrap::Config {
+    bootstrap::Config {
+        advertise_address: config.advertise_address,
+        https_port: config.port,
+        service_cidr: config.service_cidr.to_string(),
+        service_ip: config.kubernetes_ip(),
+        cluster_dns: config.cluster_dns,
+        client_ca: pki.client_ca().pem().to_owned(),
+        request_header_ca: pki.request_header_ca().pem().to_owned(),
+    }
+}
+
+/// The kubeconfig names an address that other machines reach, unless the API listens on loopback alone.
+fn write_kubeconfig(config: &config::Server, pki: &Pki) -> anyhow::Result<()> {
+    let local = config.bind_address.is_loopback();
+    let address = if local { config.bind_address } else { config.advertise_address };
+    let text = pki.admin_kubeconfig(&format!("https://{}", SocketAddr::new(address, config.port)))?;
+    let path = &config.kubeconfig;
+    if let Some(parent) = path.parent() {
+        durable::create_dir(parent, 0o755).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    durable::write(path, text.as_bytes(), config.kubeconfig_mode)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn renew_certificates(pki: Arc<Pki>, root: &Group) {
+    root.spawn("certificates", async move {
+        loop {
+            tokio::time::sleep(RENEWAL_PERIOD).await;
+            match pki.renew() {
+                Ok(true) => info!("certificates were renewed"),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "certificates could not be renewed; trying again later")
+                }
+            }
+        }
+    });
+}
+
+fn start_controllers(config: &config::Server, pki: &Pki, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
+    let settings = controllers::Config {
+        cluster_cidrs: vec![config.cluster_cidr.to_string()],
+        node_mask_v4: config.node_mask,
+        root_ca: pki.server_ca().pem().to_owned(),
+        ..Default::default()
+    };
+    controllers::run(&|name| client(api, component(name)), caches, settings, root);
+}
+
+/// This host as a node: network, kubelet.
+async fn agent(
+    _config: &config::Server,
+    _pki: &Pki,
+    _api: &Arc<Api>,
+    _caches: &Arc<Caches>,
+    _root: &Group,
+) -> anyhow::Result<()> {
+    anyhow::bail!("the agent is not in this build yet: use --disable-agent")
+}

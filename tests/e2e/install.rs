@@ -1,0 +1,78 @@
+//! install.sh as a user runs it: from a file, through a pipe from a web server, again; and the other commands.
+
+use crate::host::{Host, kedge};
+use crate::run::{eventually, has, run, sh};
+use std::process::Command;
+
+/// install.sh works on the host itself (fixed paths), so this test leaves a machine alone that already runs kedge.
+#[test]
+fn install_status_check_uninstall() {
+    if std::path::Path::new("/etc/kedge").exists() || std::path::Path::new("/run/kedge/kedge.pid").exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI starts on a host without kedge");
+        eprintln!("SKIPPED install_status_check_uninstall: kedge is installed on this host");
+        return;
+    }
+    let host = Host::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/install.sh");
+    let install = |flags: &[&str]| {
+        let mut command = host.inside("sh");
+        command.arg(script).args(flags).env("KEDGE_BINARY", kedge());
+        run(&mut command)
+    };
+    let first = install(&["--node-name", "box", "--node-label=site=attic"]).ok();
+    has(&first, "What to type next");
+    let node = run(host.inside("kubectl").args([
+        "--kubeconfig=/etc/kedge/kubeconfig.yaml",
+        "get",
+        "node",
+        "box",
+        "--show-labels",
+    ]))
+    .ok();
+    has(&node, "Ready");
+    has(&node, "site=attic");
+    has(&host.kedge(&["kubectl", "get", "nodes"]).ok(), "box");
+    has(&host.kedge(&["status", "--wait"]).ok(), "box Ready");
+    has(&host.kedge(&["check"]).stdout, "ok    nftables");
+    has(&host.kedge(&["version"]).ok(), "v1.37");
+
+    // Again without flags: they are kept, the node stays.
+    has(&install(&[]).ok(), "up to date");
+    has(&run(host.inside("kubectl").args(["--kubeconfig=/etc/kedge/kubeconfig.yaml", "get", "nodes"])).ok(), "box");
+    has(&host.kedge(&["uninstall"]).ok(), "kedge is gone");
+    for path in ["/etc/kedge", "/usr/local/bin/kedge", "/run/kedge", "/var/lib/kedge", "/var/log/kedge.log"] {
+        assert!(!std::path::Path::new(path).exists(), "{path} is left");
+    }
+
+    through_a_pipe(&host);
+}
+
+/// `curl | sh` from a loopback web server, with a release URL; a wrong checksum is refused.
+fn through_a_pipe(host: &Host) {
+    let www = host.dir.join("www");
+    let arch = sh("uname -m").ok().trim().to_owned();
+    sh(&format!(
+        "mkdir -p {0}; cp {1} {0}/kedge-linux-{arch}; cp {2} {0}/install.sh; cd {0}; sha256sum kedge-linux-{arch} > kedge-linux-{arch}.sha256",
+        www.display(), kedge().display(), concat!(env!("CARGO_MANIFEST_DIR"), "/install.sh"),
+    ))
+    .ok();
+    let mut server = host
+        .inside("busybox")
+        .args(["httpd", "-f", "-p", "127.0.0.1:8099", "-h", &www.display().to_string()])
+        .spawn()
+        .expect("httpd");
+    let piped = || {
+        let mut command: Command = host.inside("sh");
+        command.args(["-c", "curl -sfL http://127.0.0.1:8099/install.sh | KEDGE_RELEASE_URL=http://127.0.0.1:8099 KEDGE_SKIP_START=1 sh -s -"]);
+        run(&mut command)
+    };
+    eventually("web server", 5, || run(host.inside("curl").args(["-sf", "http://127.0.0.1:8099/install.sh"])).result());
+    has(&piped().ok(), "installed /usr/local/bin/kedge");
+    has(&sh("/usr/local/bin/kedge version").ok(), "v1.37");
+    std::fs::write(www.join(format!("kedge-linux-{arch}.sha256")), "0000  kedge\n").expect("checksum");
+    has(&piped().fails(), "checksum");
+    let _ = server.kill();
+    let _ = server.wait();
+    has(&host.kedge(&["uninstall"]).stdout, "");
+    sh("rm -rf /usr/local/bin/kedge /etc/kedge").ok();
+}

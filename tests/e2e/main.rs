@@ -1,0 +1,14 @@
+//! End-to-end tests on a real node: the real executable, kubectl, containerd, runc, nftables, in a network namespace
+//! of their own. Root only. Each test makes its own host and cluster and leaves nothing behind.
+
+mod host;
+mod image;
+mod run;
+
+mod api;
+mod apps;
+mod failures;
+mod install;
+mod services;
+mod streams;
+mod survival;
