@@ -76,9 +76,21 @@ fn scalar(value: &Value, out: &mut String) {
     }
 }
 
-/// Plain where no reader can take it for anything but a string, else double-quoted (JSON strings are YAML).
+/// Plain where no reader can take it for anything but a string, else double-quoted: JSON strings are YAML but for
+/// some characters that YAML wants escaped.
 fn text(string: &str, out: &mut String) {
-    if is_plain(string) { out.push_str(string) } else { out.push_str(&Value::from(string).to_string()) }
+    if is_plain(string) {
+        out.push_str(string);
+        return;
+    }
+    for c in Value::from(string).to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
 }
 
 /// Words that some YAML version reads as null, a boolean or a number.
@@ -86,13 +98,13 @@ const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false",
 
 fn is_plain(string: &str) -> bool {
     let starts_as_word = string.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let harmless = |c: char| c.is_ascii_alphanumeric() || " ./_-+$()=;^\\~<>".contains(c) || c == ':' || c > '\u{a0}';
-    let is_word = |reserved: &&str| string.eq_ignore_ascii_case(reserved);
+    let harmless =
+        |c: char| c.is_ascii_alphanumeric() || " ./_-+$()=;^\\~<>".contains(c) || c == ':' || c.is_alphabetic();
     starts_as_word
         && string.chars().all(harmless)
         && !string.contains(": ")
         && !string.ends_with([':', ' '])
-        && !RESERVED.iter().any(|r| is_word(r))
+        && !RESERVED.iter().any(|word| string.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]

@@ -49,10 +49,8 @@ struct Needed {
 impl Needed {
     fn add(&mut self, schema: &Schema, ty: &Type) {
         match ty {
-            Type::Struct(id) | Type::SchemaOr(id, _) => {
-                if self.structs.insert(*id) {
-                    schema.get(*id).fields.iter().for_each(|field| self.add(schema, &field.ty));
-                }
+            Type::Struct(id) | Type::SchemaOr(id, _) if self.structs.insert(*id) => {
+                schema.get(*id).fields.iter().for_each(|field| self.add(schema, &field.ty));
             }
             Type::List(element) | Type::Map(element) => self.add(schema, element),
             other if special(other).is_some() && !self.specials.contains(other) => self.specials.push(other.clone()),
