@@ -257,6 +257,7 @@ pub mod autoscaling {
 pub mod batch {
     pub mod cronjob;
     pub mod job;
+    pub mod schedule;
 }
 pub mod certificates {
     pub mod certificatesigningrequest;
