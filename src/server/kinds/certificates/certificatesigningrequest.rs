@@ -6,6 +6,7 @@ use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
 use crate::server::kinds::view::{View, check};
 use crate::server::kinds::*;
+use crate::server::request::UserInfo;
 
 pub static KIND: Kind = Kind {
     group: "certificates.k8s.io",
@@ -39,6 +40,24 @@ impl Strategy for CertificateSigningRequest {
 
     fn validate(&self, csr: &Object, errors: &mut Errors) {
         check(csr, errors, |csr| validate_spec(&csr.get("spec")));
+    }
+
+    /// Whose request it is: signers trust these fields, so clients cannot choose them.
+    fn record_creator(&self, csr: &mut Object, user: &UserInfo) {
+        let Some(spec) = child_or_new(csr, "spec") else { return };
+        for field in ["username", "uid", "groups", "extra"] {
+            spec.remove_at(&[field]);
+        }
+        default_zero(spec, "username", user.name.as_str());
+        if !user.uid.is_empty() {
+            default_zero(spec, "uid", user.uid.as_str());
+        }
+        if !user.groups.is_empty() {
+            default_zero(spec, "groups", user.groups.clone());
+        }
+        if !user.extra.is_empty() {
+            default_zero(spec, "extra", serde_json::json!(user.extra));
+        }
     }
 
     fn row(&self, csr: &Object, now: i64) -> Vec<Value> {
