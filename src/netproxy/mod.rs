@@ -19,8 +19,6 @@ pub mod net;
 mod netlink;
 pub mod netns;
 mod nft;
-#[cfg(test)]
-mod node_tests;
 mod plan;
 pub mod probe;
 mod proxy;

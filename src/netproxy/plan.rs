@@ -351,4 +351,4 @@ fn proto_bytes(proto: u8) -> Vec<u8> {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-pub(in crate::netproxy) mod tests;
+mod tests;

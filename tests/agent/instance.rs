@@ -36,26 +36,7 @@ impl Instance {
     /// Directories and settings; nothing runs yet.
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("kedge-agent-").tempdir().unwrap().keep();
-        let name = directory.file_name().unwrap().to_string_lossy().into_owned();
-        let config = Config {
-            node_name: "node".into(),
-            node_ip: "127.0.0.1".parse().unwrap(),
-            node_labels: Vec::new(),
-            dir: directory.join("agent"),
-            run_dir: directory.join("run"),
-            kubelet_dir: directory.join("agent/kubelet"),
-            log_dir: directory.join("log"),
-            cgroup_root: format!("/{name}"),
-            container_runtime_endpoint: None,
-            resolv_conf: None,
-            cluster_dns: "10.43.0.10".parse().unwrap(),
-            cluster_domain: "cluster.local".into(),
-            kubelet_port: 0,
-            serving_cert: directory.join("none"),
-            serving_key: directory.join("none"),
-            client_ca: directory.join("none"),
-            max_pods: 110,
-        };
+        let config = Config::for_tests(&directory);
         let layout = Layout::detect(&config.cgroup_root);
         let cri = Cri::new(&socket(&config)).unwrap();
         Instance { config, layout, cri, group: Group::root(), directory }

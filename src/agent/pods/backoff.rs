@@ -33,6 +33,11 @@ impl Backoff {
         (until > now).then_some((until, self.seconds as u64))
     }
 
+    /// The end of the pause since the last try, for what has no time of failure of its own.
+    pub fn since_update(&self, now: Timestamp) -> Option<Timestamp> {
+        self.until(self.updated, now).map(|(until, _)| until)
+    }
+
     fn expired(&self, failed: Timestamp) -> bool {
         failed.duration_since(self.updated) > SignedDuration::from_secs(2 * LONGEST)
     }

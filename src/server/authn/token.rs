@@ -54,7 +54,6 @@ pub struct Ref {
 #[derive(Serialize, Deserialize)]
 struct Header {
     alg: String,
-    #[serde(default)]
     kid: String,
 }
 

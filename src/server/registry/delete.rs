@@ -6,9 +6,7 @@ use crate::object::{Object, ObjectExt};
 use crate::server::admission::Operation;
 use crate::server::kinds::Grace;
 use crate::server::request::options::{DeleteOptions, Propagation};
-use crate::server::codec::View;
-use crate::server::table::{self, Include};
-use crate::server::allocation;
+use crate::server::{allocation, table};
 use crate::status::{self, Reason, Result, Status, Success};
 use crate::store::{Compare, KeyValue, Op, Txn};
 use crate::time;
@@ -187,8 +185,7 @@ impl Call {
             }
         }
         let list_meta = json!({"resourceVersion": self.api.registry().store().revision().to_string()});
-        let item = |object| table::item(kind, object, View::Object, Include::None, 0);
-        Ok(Answer::of(table::list(kind, list_meta, gone.into_iter().map(item).collect(), View::Object)))
+        Ok(Answer::of(table::list_object(kind, list_meta, gone)))
     }
 }
 
