@@ -1,9 +1,7 @@
 //! Start-up as a list of calls: what runs in a server, in which order, with which identity.
 
 use crate::cache::Caches;
-use crate::config;
-use crate::controllers;
-use crate::durable;
+use crate::{agent, config, controllers, durable, netproxy};
 use crate::pki::{Pki, PkiConfig};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
@@ -19,6 +17,7 @@ use crate::wire::listener::Listener;
 use anyhow::Context;
 use kube::Client;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -61,7 +60,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
     start_controllers(config, &pki, &api, &caches, root);
     if config.agent {
-        agent(config, &pki, &api, &caches, root).await?;
+        start_agent(config, &pki, &api, &caches, root).await?;
         info!(ms = started.elapsed().as_millis() as u64, "the node is registered");
     }
     Ok(Running { store })
@@ -184,13 +183,59 @@ fn start_controllers(config: &config::Server, pki: &Pki, api: &Arc<Api>, caches:
     controllers::run(&|name| client(api, component(name)), caches, settings, root);
 }
 
-/// This host as a node: network, kubelet.
-async fn agent(
-    _config: &config::Server,
-    _pki: &Pki,
-    _api: &Arc<Api>,
-    _caches: &Arc<Caches>,
-    _root: &Group,
+/// This host as a node: network, kubelet. Returns when the node is registered.
+async fn start_agent(
+    config: &config::Server,
+    pki: &Pki,
+    api: &Arc<Api>,
+    caches: &Arc<Caches>,
+    root: &Group,
 ) -> anyhow::Result<()> {
-    anyhow::bail!("the agent is not in this build yet: use --disable-agent")
+    let dir = config.data_dir.join("agent");
+    if !config.is_disabled("proxy") {
+        let network = network(config, &dir);
+        let client = client(api, component("kube-proxy"));
+        netproxy::run(network, client, caches.clone(), root.clone()).await.context("pod network")?;
+    }
+    let (serving_cert, serving_key) = pki.kubelet_serving();
+    let settings = agent::Config {
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
+        node_labels: config.node_labels.clone(),
+        run_dir: config.run_dir.clone(),
+        kubelet_dir: dir.join("kubelet"),
+        log_dir: config.pod_log_dir.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        container_runtime_endpoint: config.container_runtime_endpoint.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+        cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+        kubelet_port: config.kubelet_port,
+        serving_cert,
+        serving_key,
+        client_ca: pki.client_ca_file(),
+        max_pods: config.max_pods,
+        dir,
+    };
+    let user = UserInfo::authenticated(&format!("system:node:{}", config.node_name), &["system:nodes"]);
+    agent::start(settings, client(api, user), caches, root).await.context("agent")
+}
+
+fn network(config: &config::Server, dir: &Path) -> netproxy::Config {
+    netproxy::Config {
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
+        cluster_cidr: config.cluster_cidr.to_string(),
+        service_cidr: config.service_cidr.to_string(),
+        cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+        node_port_range: config.node_ports,
+        resolv_conf: config.resolv_conf.clone(),
+        dir: dir.join("network"),
+        run_dir: config.run_dir.clone(),
+        table: "kedge".to_owned(),
+        interface_prefix: "kdg".to_owned(),
+        cni_conf_dir: dir.join("cni/net.d"),
+        cni_bin_dir: dir.join("cni/bin"),
+    }
 }

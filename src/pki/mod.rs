@@ -14,7 +14,7 @@ mod signing;
 pub use authority::Authority;
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, LeafSpec, Usage};
-pub use serving::LiveCertificate;
+pub use serving::{LiveCertificate, server_config_from_files};
 pub use signing::{PublicKey, SigningKey};
 
 use crate::durable;

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
 use std::sync::Arc;
 
 /// TLS sessions kept for resumption; the oldest goes when full.
@@ -37,6 +38,14 @@ impl LiveCertificate {
     }
 }
 
+impl LiveCertificate {
+    /// Use what is in these PEM files now from the next handshake on.
+    pub fn load(&self, certificate: &Path, key: &Path) -> Result<()> {
+        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+        self.set(&Leaf { cert_pem: read(certificate)?, key_pem: read(key)? })
+    }
+}
+
 impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load_full()
@@ -49,8 +58,31 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// HTTP/2 and 1.1 by ALPN; client certificates of `client_ca` are verified when offered.
 pub(super) fn server_config(live: Arc<LiveCertificate>, client_ca: &Authority) -> Result<Arc<ServerConfig>> {
+    config(live, [client_ca.der().clone()])
+}
+
+/// The same from PEM files, for the kubelet's API: the configuration, and the certificate to refresh by
+/// [`LiveCertificate::load`].
+pub fn server_config_from_files(
+    certificate: &Path,
+    key: &Path,
+    client_ca: &Path,
+) -> Result<(Arc<ServerConfig>, Arc<LiveCertificate>)> {
+    let live = Arc::new(LiveCertificate::default());
+    live.load(certificate, key)?;
+    let roots = CertificateDer::pem_file_iter(client_ca).with_context(|| format!("reading {}", client_ca.display()))?;
+    let roots = roots.collect::<Result<Vec<_>, _>>().with_context(|| format!("parsing {}", client_ca.display()))?;
+    Ok((config(live.clone(), roots)?, live))
+}
+
+fn config(
+    live: Arc<LiveCertificate>,
+    client_cas: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<Arc<ServerConfig>> {
     let mut roots = RootCertStore::empty();
-    roots.add(client_ca.der().clone()).context("trusting the client CA")?;
+    for ca in client_cas {
+        roots.add(ca).context("trusting the client CA")?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()

@@ -3,7 +3,7 @@
 
 use crate::client::Handler;
 use crate::server::api::Nearby;
-use crate::server::authn::PeerCertificate;
+use crate::wire::peer::PeerCertificate;
 use crate::task::Group;
 use anyhow::Context;
 use axum::body::Body;

@@ -3,7 +3,8 @@
 //! CRI's server speaks SPDY with v4.channel.k8s.io at most (containerd 1.6). A SPDY client is joined with it byte for
 //! byte; WebSocket channels are translated, v5's half-close of stdin included.
 
-use super::{Streams, is};
+use super::is;
+use crate::agent::runtime::Streams;
 use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::query::Query;

@@ -275,6 +275,7 @@ async fn rotated(reader: &BufReader<File>, path: &Path) -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::runtime::Streams;
     use http_body_util::BodyExt;
 
     struct Stopped;
@@ -287,20 +288,17 @@ mod tests {
         async fn container(&self, _: &str, _: &str, _: &str, _: bool) -> Result<Container> {
             Err(Status::no_such_path())
         }
-        async fn exec_url(&self, _: &str, _: &[String], _: super::super::Streams) -> Result<String> {
+        async fn exec_url(&self, _: &str, _: &[String], _: Streams) -> Result<String> {
             Err(Status::no_such_path())
         }
-        async fn attach_url(&self, _: &str, _: super::super::Streams) -> Result<String> {
+        async fn attach_url(&self, _: &str, _: Streams) -> Result<String> {
             Err(Status::no_such_path())
         }
-        async fn network_namespace(&self, _: &str, _: &str) -> Result<Option<std::path::PathBuf>> {
-            Ok(None)
+        async fn network_namespace(&self, _: &str, _: &str) -> Result<std::path::PathBuf> {
+            Err(Status::no_such_path())
         }
         async fn is_running(&self, _: &str) -> bool {
             false
-        }
-        async fn stats(&self) -> Result<serde_json::Value> {
-            Err(Status::no_such_path())
         }
     }
 

@@ -4,21 +4,30 @@
 mod access;
 mod exec;
 mod logs;
+mod pods;
 mod portforward;
 
 pub use access::Access;
 
+use super::context::Agent;
+use super::runtime::Streams;
 use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::http::status_response;
 use crate::wire::query::Query;
+use crate::client::Handler;
+use crate::pki::server_config_from_files;
+use crate::wire::listener::Listener;
+use anyhow::Context;
 use async_trait::async_trait;
 use axum::body::Body;
 use futures::FutureExt;
 use http::{Method, Request, Response};
 use std::panic::AssertUnwindSafe;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One container as the streams need it.
 #[derive(Clone, Debug)]
@@ -28,15 +37,6 @@ pub struct Container {
     pub running: bool,
     /// Its log file (`…/<n>.log`).
     pub log: PathBuf,
-}
-
-/// What a stream asks of CRI.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Streams {
-    pub stdin: bool,
-    pub stdout: bool,
-    pub stderr: bool,
-    pub tty: bool,
 }
 
 /// What this API needs from the agent.
@@ -54,14 +54,11 @@ pub trait Pods: Send + Sync {
 
     async fn attach_url(&self, id: &str, streams: Streams) -> Result<String>;
 
-    /// Network namespace of a running pod; None: the host's own.
-    async fn network_namespace(&self, namespace: &str, pod: &str) -> Result<Option<PathBuf>>;
+    /// Network namespace of a running pod.
+    async fn network_namespace(&self, namespace: &str, pod: &str) -> Result<PathBuf>;
 
     /// Whether a container still runs (a followed log ends with it).
     async fn is_running(&self, id: &str) -> bool;
-
-    /// `stats/summary` document.
-    async fn stats(&self) -> Result<serde_json::Value>;
 }
 
 /// The API as one function for the listener.
@@ -95,7 +92,6 @@ impl Server {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match (parts.as_slice(), request.method()) {
             (["pods"], &Method::GET) => json(&self.pods.list()),
-            (["stats", "summary"], &Method::GET) => json(&self.pods.stats().await?),
             (["containerLogs", namespace, pod, container], &Method::GET) => {
                 let options = logs::Options::parse(&query)?;
                 let found = self.pods.container(namespace, pod, container, options.previous).await?;
@@ -128,6 +124,31 @@ impl Server {
         }
         Err(Status::bad_request(format!("container {container} of pod {namespace}/{pod} is not running")))
     }
+}
+
+/// How often the serving certificate's files are read again.
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Serve the API of this agent until `group` ends.
+pub async fn start(agent: Arc<Agent>, group: &Group) -> anyhow::Result<()> {
+    let config = &agent.config;
+    let (tls, live) = server_config_from_files(&config.serving_cert, &config.serving_key, &config.client_ca)?;
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.kubelet_port));
+    let listener = Listener::bind(address).await.context("the kubelet's port; choose another with --kubelet-port")?;
+    let (certificate, key) = (config.serving_cert.clone(), config.serving_key.clone());
+    group.spawn("kubelet-certificate", async move {
+        loop {
+            tokio::time::sleep(CERTIFICATE_PERIOD).await;
+            if let Err(error) = live.load(&certificate, &key) {
+                tracing::warn!(error = format!("{error:#}"), "the kubelet's certificate cannot be read again");
+            }
+        }
+    });
+    let access = Access::new(agent.client.clone(), &config.node_name);
+    let server = Server::new(Arc::new(pods::OfAgent(agent)), access, group.clone());
+    let handler: Handler = Arc::new(move |request| Box::pin(server.clone().handle(request)));
+    listener.serve(tls, handler, group);
+    Ok(())
 }
 
 fn json(value: &serde_json::Value) -> Result<Response<Body>> {

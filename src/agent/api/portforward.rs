@@ -42,11 +42,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serve a client; connections are dialled in `target`.
 pub async fn serve(
     mut request: Request<Body>,
-    target: Option<PathBuf>,
+    target: PathBuf,
     query: &Query,
     group: &Group,
 ) -> Result<Response<Body>> {
-    let target: Arc<Option<PathBuf>> = Arc::new(target);
+    let target: Arc<PathBuf> = Arc::new(target);
     let tasks = group.clone();
     if upgrade::asks_for(&request, "websocket") {
         let protocol = websocket::negotiate(&request, &[TUNNEL, CHANNELS]).ok_or_else(|| {
@@ -92,7 +92,7 @@ fn ports(query: &Query) -> Result<Vec<u16>> {
 }
 
 /// SPDY: an error and a data stream with the same requestID make one connection.
-async fn pairs(session: Session, mut incoming: Incoming, target: Arc<Option<PathBuf>>, group: &Group) {
+async fn pairs(session: Session, mut incoming: Incoming, target: Arc<PathBuf>, group: &Group) {
     let mut waiting: HashMap<String, Stream> = HashMap::new();
     while let Some(stream) = incoming.next().await {
         let id = header(&stream.headers, "requestID").to_owned();
@@ -113,7 +113,7 @@ async fn pairs(session: Session, mut incoming: Incoming, target: Arc<Option<Path
     drop(session);
 }
 
-async fn connection(data: Stream, error: Stream, target: &Option<PathBuf>) {
+async fn connection(data: Stream, error: Stream, target: &PathBuf) {
     let port = header(&data.headers, "port").to_owned();
     let outcome = match port.parse::<u16>() {
         Ok(number) => {
@@ -134,17 +134,12 @@ async fn connection(data: Stream, error: Stream, target: &Option<PathBuf>) {
     }
 }
 
-async fn dial(port: u16, target: &Option<PathBuf>) -> std::io::Result<TcpStream> {
-    match target {
-        None => TcpStream::connect(("127.0.0.1", port)).await,
-        Some(path) => {
-            let path = path.clone();
-            let stream = Group::blocking(move || netns::within(&path, || connect(port))).await;
-            let stream = stream.map_err(std::io::Error::other)??;
-            stream.set_nonblocking(true)?;
-            TcpStream::from_std(stream)
-        }
-    }
+async fn dial(port: u16, target: &PathBuf) -> std::io::Result<TcpStream> {
+    let path = target.clone();
+    let stream = Group::blocking(move || netns::within(&path, || connect(port))).await;
+    let stream = stream.map_err(std::io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// A port on loopback: IPv4, then IPv6.
@@ -183,7 +178,7 @@ async fn copy(tcp: TcpStream, stream: Stream) {
 }
 
 /// Channel form: port `i` has data on channel 2i and errors on 2i+1; the first message of each names the port.
-async fn channels(socket: websocket::Socket, ports: Vec<u16>, target: Arc<Option<PathBuf>>, group: &Group) {
+async fn channels(socket: websocket::Socket, ports: Vec<u16>, target: Arc<PathBuf>, group: &Group) {
     let (mut sink, mut source) = socket.split();
     let (messages, mut outgoing) = mpsc::channel(CHANNEL_MESSAGES);
     let mut inputs: HashMap<u8, mpsc::Sender<Bytes>> = HashMap::new();
@@ -221,7 +216,7 @@ async fn channel(
     port: u16,
     mut input: mpsc::Receiver<Bytes>,
     messages: mpsc::Sender<tokio_tungstenite::tungstenite::Message>,
-    target: Arc<Option<PathBuf>>,
+    target: Arc<PathBuf>,
 ) {
     let say = |number: u8, data: Vec<u8>| {
         let messages = messages.clone();
