@@ -218,7 +218,7 @@ async fn start_agent(
         dir,
     };
     let user = UserInfo::authenticated(&format!("system:node:{}", config.node_name), &["system:nodes"]);
-    agent::start(settings, client(api, user), caches, root).await.context("agent")
+    agent::run(settings, client(api, user), caches.clone(), root.clone()).await.context("agent")
 }
 
 fn network(config: &config::Server, dir: &Path) -> netproxy::Config {

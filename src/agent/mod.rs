@@ -99,14 +99,14 @@ impl Config {
 /// Tries to import the pause image while containerd settles.
 const PAUSE_RETRY: Duration = Duration::from_millis(200);
 
-/// Run the agent until the group ends. Pods go on without it.
+/// Start the agent; its tasks end with the group. Pods go on without it.
 ///
 /// Errors: what the machine lacks (containerd, runc, writable directories), found before anything is started.
 pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, group: Group) -> anyhow::Result<()> {
     let agent = start(config, client, &caches, &group)?;
     let pods = caches.selected::<Pod>(&format!("spec.nodeName={}", agent.config.node_name));
-    group.spawn("pods", pods::run(agent.clone(), pods, group.child()));
-    group.cancelled().await;
+    api::start(agent.clone(), &group).await?;
+    group.spawn("pods", pods::run(agent, pods, group.child()));
     Ok(())
 }
 

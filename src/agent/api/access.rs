@@ -23,6 +23,37 @@ struct User {
     groups: Vec<String>,
 }
 
+/// What a request shows of its sender.
+enum Credential {
+    Certificate(User),
+    Token(String),
+    None,
+}
+
+/// Who asks for what.
+pub struct Caller {
+    credential: Credential,
+    verb: &'static str,
+    subresource: &'static str,
+}
+
+impl Caller {
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let (verb, subresource) = attributes(request.method(), request.uri().path());
+        let certificate = request.extensions().get::<PeerCertificate>();
+        let header = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let credential = match (certificate, header.and_then(|h| h.strip_prefix("Bearer "))) {
+            (Some(certificate), _) => {
+                let groups = certificate.groups.iter().cloned().chain(["system:authenticated".to_owned()]).collect();
+                Credential::Certificate(User { name: certificate.user.clone(), groups })
+            }
+            (None, Some(token)) => Credential::Token(token.to_owned()),
+            (None, None) => Credential::None,
+        };
+        Caller { credential, verb, subresource }
+    }
+}
+
 /// Decides who may call this API.
 pub struct Access {
     client: Client,
@@ -36,9 +67,9 @@ impl Access {
     }
 
     /// 401 without a known identity, 403 without the right on `nodes/<subresource>`.
-    pub async fn check<B>(&self, request: &Request<B>) -> Result<()> {
-        let user = self.user(request).await?;
-        let (verb, subresource) = attributes(request.method(), request.uri().path());
+    pub async fn check(&self, caller: Caller) -> Result<()> {
+        let Caller { credential, verb, subresource } = caller;
+        let user = self.user(credential).await?;
         let question = (user.clone(), verb, subresource);
         if self.allowed.lock().get(&question).is_some_and(|at| at.elapsed() < REMEMBERED) {
             return Ok(());
@@ -55,14 +86,13 @@ impl Access {
         Ok(())
     }
 
-    async fn user<B>(&self, request: &Request<B>) -> Result<User> {
-        if let Some(certificate) = request.extensions().get::<PeerCertificate>() {
-            let groups = certificate.groups.iter().cloned().chain(["system:authenticated".to_owned()]).collect();
-            return Ok(User { name: certificate.user.clone(), groups });
-        }
-        let header = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let token = header.and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(Status::unauthorized)?;
-        let spec = TokenReviewSpec { token: token.to_owned(), ..Default::default() };
+    async fn user(&self, credential: Credential) -> Result<User> {
+        let token = match credential {
+            Credential::None => return Err(Status::unauthorized()),
+            Credential::Certificate(user) => return Ok(user),
+            Credential::Token(token) => token,
+        };
+        let spec = TokenReviewSpec { token, ..Default::default() };
         let review = TokenReview { spec, ..Default::default() };
         let answer = Api::all(self.client.clone()).create(&PostParams::default(), &review).await;
         let status = answer.map_err(|e| unreachable_server(&e))?.status.unwrap_or_default();

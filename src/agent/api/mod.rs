@@ -7,7 +7,7 @@ mod logs;
 mod pods;
 mod portforward;
 
-pub use access::Access;
+use access::{Access, Caller};
 
 use super::context::Agent;
 use super::runtime::Streams;
@@ -88,7 +88,7 @@ impl Server {
         if matches!(parts.as_slice(), ["healthz"]) {
             return Ok(Response::new(Body::from("ok")));
         }
-        self.access.check(&request).await?;
+        self.access.check(Caller::of(&request)).await?;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match (parts.as_slice(), request.method()) {
             (["pods"], &Method::GET) => json(&self.pods.list()),
