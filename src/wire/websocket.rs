@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Larger messages end the connection; kubectl's are at most 32 KiB.
@@ -81,7 +82,9 @@ pub async fn close<S>(socket: &mut S)
 where
     S: Sink<Message, Error = Error> + Unpin,
 {
-    let _ = socket.send(Message::Close(None)).await;
+    // Without a code clients report an abnormal end.
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Default::default() };
+    let _ = socket.send(Message::Close(Some(frame))).await;
     let _ = socket.close().await;
 }
 
