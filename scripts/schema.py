@@ -11,13 +11,14 @@ Where both sources speak of the same thing they must agree, else the script fail
 
 Line formats (tab separated):
   T name flags gvks           flags: a = atomic for apply; gvks: group/version/kind, blank separated ("*/*/X": any)
-  F json type go flags pb outer list merge-key default
+  F json type go flags pb outer list merge-key default embedded
       type   string bool int32 … | S:struct | []type | {}type
       go     the Go type as upstream's decoder prints it
       flags  r required, p pointer, o omitempty, z omitzero, a atomic map, m patch merge, k retainKeys
       pb     protobuf number (0: none); outer: numbers of the embedded messages around it, "2/2"
       list   empty (atomic) | set | map:key,key
       default JSON, scalars only
+      embedded  names of the Go structs around the field that JSON does not see, "RuleWithOperations.Rule"
 """
 import hashlib
 import json
@@ -138,13 +139,14 @@ def row(name, field, shape, apply, required):
     return [
         field["json"],
         kind,
-        field["named"].replace("uint8", "byte"),
+        field["named"],
         flags,
         field.get("pb", "0:").split(":")[0] or "0",
         field.get("outer", ""),
         list_type(name, field, shape, apply),
         field.get("patchMergeKey", ""),
         json.dumps(default) if scalar else "",
+        field.get("embedded", "").removeprefix("TypeMeta"),
     ]
 
 

@@ -30,9 +30,11 @@ pub struct Quantity {
 const NANO: i128 = 1_000_000_000;
 const NANO_PER_MILLI: i128 = 1_000_000;
 
-/// The largest magnitude: upstream cuts what it parses to 2^63-1 units. Sums stay below 2^127 nanos for ages and
-/// saturate.
-const MAX_NANOS: i128 = i64::MAX as i128 * NANO;
+/// The largest magnitude with a binary suffix: upstream cuts to 2^63-1 units.
+const MAX_BINARY_NANOS: i128 = i64::MAX as i128 * NANO;
+
+/// The largest magnitude at all (upstream has no limit here): so small that a sum of two still fits. Sums saturate.
+const MAX_NANOS: i128 = i128::MAX / 32;
 
 /// No accepted number is longer; what is longer has more digits than the range and the precision together.
 const MAX_DIGITS: usize = 256;
@@ -173,12 +175,19 @@ fn suffix(text: &str) -> Option<(u32, i32, Format)> {
     Some((base, exponent, format))
 }
 
-impl FromStr for Quantity {
-    type Err = ParseError;
+/// A text taken apart.
+struct Parts<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    base: u32,
+    exponent: i32,
+    format: Format,
+}
 
-    /// Upstream's grammar: a sign, digits with at most one point, a suffix. Finer than nano is rounded away from zero,
-    /// beyond 2^63-1 is cut.
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+impl<'a> Parts<'a> {
+    /// Upstream's grammar: a sign, digits with at most one point, a suffix.
+    fn of(text: &'a str) -> Result<Self, ParseError> {
         let (negative, unsigned) = match text.as_bytes().first() {
             Some(b'-') => (true, &text[1..]),
             Some(b'+') => (false, &text[1..]),
@@ -192,6 +201,37 @@ impl FromStr for Quantity {
             return Err(ParseError::Malformed);
         }
         let (base, exponent, format) = suffix(unit).ok_or(ParseError::Suffix)?;
+        Ok(Parts { negative, whole, fraction, base, exponent, format })
+    }
+
+    /// Whether upstream keeps the text as it was written: it is short, and looks canonical to a quick glance.
+    fn is_kept(&self) -> bool {
+        let digits = self.whole.len() + self.fraction.len();
+        if self.base == 2 {
+            let room = 14 - self.whole.len() as i32 - self.exponent * 3 / 10;
+            let number: u64 = self.whole.parse().unwrap_or(0);
+            return self.fraction.is_empty() && room >= 0 && number & 7 != 0;
+        }
+        let scale = i64::from(self.exponent) - self.fraction.len() as i64;
+        let last_zeros = self.whole.bytes().chain(self.fraction.bytes()).rev().take_while(|b| *b == b'0').count();
+        let first = self.whole.bytes().chain(self.fraction.bytes()).next();
+        digits <= 18 && (-9..).contains(&scale) && scale % 3 == 0 && last_zeros < 3 && first.is_some_and(|b| b != b'0')
+    }
+}
+
+/// The text upstream's API gives back for this one: most get their canonical form, what looks canonical is kept.
+pub fn normalize(text: &str) -> Result<String, ParseError> {
+    let text = text.trim();
+    let quantity: Quantity = text.parse()?;
+    Ok(if Parts::of(text)?.is_kept() { text.to_owned() } else { quantity.to_string() })
+}
+
+impl FromStr for Quantity {
+    type Err = ParseError;
+
+    /// Finer than nano is rounded away from zero; with a binary suffix, beyond 2^63-1 is cut.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let Parts { negative, whole, fraction, base, exponent, format } = Parts::of(text)?;
         let magnitude = magnitude(whole, fraction, base, exponent);
         // As upstream: a fraction of a unit is not printed with binary suffixes.
         let format = if magnitude < NANO && format == Format::BinarySi { Format::DecimalSi } else { format };
@@ -208,10 +248,11 @@ fn magnitude(whole: &str, fraction: &str, base: u32, exponent: i32) -> i128 {
         _ => place += i64::from(exponent),
     }
     let kept = digits.len().saturating_sub(usize::try_from(-place).unwrap_or(0));
-    let cut = |n: i128| n.min(MAX_NANOS);
+    let most = if base == 2 { MAX_BINARY_NANOS } else { MAX_NANOS };
+    let cut = |n: i128| n.min(most);
     let mut total = digits[..kept].iter().fold(0, |sum: i128, d| cut(sum * 10 + i128::from(*d)));
     for _ in 0..place.max(0) {
-        if total == 0 || total == MAX_NANOS {
+        if total == 0 || total == most {
             break;
         }
         total = cut(total * 10);
@@ -320,7 +361,7 @@ mod tests {
             ("1E3", "1e3", 1000, 1_000_000),
             ("12e-1", "1200e-3", 2, 1200),
             ("1E", "1E", 1_000_000_000_000_000_000, i64::MAX),
-            ("1e999999999", "9223372036854775807", i64::MAX, i64::MAX),
+            ("123456789012345678901234", "123456789012345678901234", i64::MAX, i64::MAX),
             ("1e-999999999", "1e-9", 1, 1),
             ("1.0000000001", "1000000001n", 2, 1001),
             ("5n", "5n", 1, 1),
@@ -332,6 +373,41 @@ mod tests {
             assert_eq!((quantity.value(), quantity.milli_value()), (value, milli), "{text}");
             assert_eq!(q(printed), quantity, "{text} round trip");
         }
+    }
+
+    #[test]
+    fn what_the_api_gives_back() {
+        for (text, given) in [
+            ("1", "1"),
+            ("1.5", "1500m"),
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.1Ki", "102400m"),
+            ("1e3", "1e3"),
+            ("1E3", "1E3"),
+            ("100000", "100k"),
+            ("0.0", "0"),
+            ("00", "0"),
+            ("+1", "+1"),
+            ("1.", "1."),
+            (".5", "500m"),
+            ("1500m", "1500m"),
+            ("1.000", "1"),
+            ("1e-3", "1e-3"),
+            ("9223372036854775808", "9223372036854775808"),
+            ("8Ei", "9223372036854775807"),
+            ("500000000000000000", "500P"),
+            ("1000Pi", "1000Pi"),
+            (" 5 ", "5"),
+            ("1234567890123456789", "1234567890123456789"),
+            ("5000Ti", "5000Ti"),
+            ("-5Gi", "-5Gi"),
+        ] {
+            assert_eq!(normalize(text).as_deref(), Ok(given), "{text}");
+        }
+        assert!("1e999999999".parse::<Quantity>().is_ok_and(|q| q.value() == i64::MAX));
     }
 
     #[test]
@@ -355,8 +431,8 @@ mod tests {
         assert_eq!(q("1u").round_up_milli().to_string(), "1m");
         assert_eq!(Quantity::from_milli(250, Format::DecimalSi).to_string(), "250m");
         assert_eq!(Quantity::from_units(2048, Format::BinarySi).to_string(), "2Ki");
-        let mut huge = q("8Ei");
-        for _ in 0..200 {
+        let mut huge = q("1e99");
+        for _ in 0..20 {
             huge = huge + huge;
         }
         assert_eq!(huge.value(), i64::MAX);

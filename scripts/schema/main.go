@@ -30,8 +30,10 @@ type Field struct {
 	OmitZero  bool   `json:"omitzero,omitempty"`
 	PB        string `json:"pb,omitempty"`
 	Outer     string `json:"outer,omitempty"`
-	Strategy  string `json:"patchStrategy,omitempty"`
-	MergeKey  string `json:"patchMergeKey,omitempty"`
+	// Embedded names the Go structs around the field that JSON does not see: "RuleWithOperations.Rule".
+	Embedded string `json:"embedded,omitempty"`
+	Strategy string `json:"patchStrategy,omitempty"`
+	MergeKey string `json:"patchMergeKey,omitempty"`
 }
 
 type Out struct {
@@ -143,7 +145,7 @@ func walk(types map[string][]Field, t reflect.Type) {
 	if _, ok := special[n]; ok && !strings.Contains(n, "apiextensions") {
 		return
 	}
-	types[n] = fields(types, t, "")
+	types[n] = fields(types, t, "", "")
 }
 
 func pb(tag string) string {
@@ -154,7 +156,7 @@ func pb(tag string) string {
 	return parts[1] + ":" + parts[0] + ":" + parts[2]
 }
 
-func fields(types map[string][]Field, t reflect.Type, outer string) []Field {
+func fields(types map[string][]Field, t reflect.Type, outer, embedded string) []Field {
 	fs := []Field{}
 	for i := 0; i < t.NumField(); i++ {
 		f := t.Field(i)
@@ -185,7 +187,11 @@ func fields(types map[string][]Field, t reflect.Type, outer string) []Field {
 			for ft.Kind() == reflect.Pointer {
 				ft = ft.Elem()
 			}
-			fs = append(fs, fields(types, ft, o)...)
+			name := f.Name
+			if embedded != "" {
+				name = embedded + "." + name
+			}
+			fs = append(fs, fields(types, ft, o, name)...)
 			continue
 		}
 		j := tag[0]
@@ -203,7 +209,7 @@ func fields(types map[string][]Field, t reflect.Type, outer string) []Field {
 			number, in = "", ""
 		}
 		fs = append(fs, Field{JSON: j, Go: f.Name, Named: ft.String(), Type: typ(types, f.Type), Ptr: ptr,
-			OmitEmpty: has("omitempty"), OmitZero: has("omitzero"), PB: number, Outer: in,
+			OmitEmpty: has("omitempty"), OmitZero: has("omitzero"), PB: number, Outer: in, Embedded: embedded,
 			Strategy: f.Tag.Get("patchStrategy"), MergeKey: f.Tag.Get("patchMergeKey")})
 	}
 	return fs

@@ -3,6 +3,7 @@
 
 use super::{Field, Instead, Schema, Type, TypeId};
 use crate::object::Object;
+use crate::quantity::normalize;
 use crate::server::patch::Typed;
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -107,8 +108,13 @@ fn canonical(value: &mut Value, ty: &Type, schema: &Schema) {
         (Type::SchemaOr(id, Instead::Schemas), Value::Array(items)) => {
             items.iter_mut().for_each(|v| canonical(v, &Type::Struct(*id), schema));
         }
-        (Type::Quantity, Value::Number(n)) => *value = n.to_string().into(),
-        (Type::Quantity, Value::String(text)) if text.trim().len() < text.len() => *text = text.trim().to_owned(),
+        (Type::Quantity, Value::Number(n)) => {
+            let text = n.to_string();
+            *value = normalize(&text).unwrap_or(text).into();
+        }
+        (Type::Quantity, Value::String(text)) => {
+            normalize(text).into_iter().for_each(|normal| *text = normal);
+        }
         (Type::Time, Value::String(text)) => {
             parse_time(text).into_iter().for_each(|time| *text = crate::time::rfc3339(time));
         }

@@ -129,7 +129,8 @@ impl Walk<'_> {
                 gone.push(key.clone());
                 continue;
             }
-            let at = Trail::Field(place.at, key);
+            let around = Trail::Embedded(place.at, field.embedded);
+            let at = Trail::Field(&around, key);
             self.value(value, &field.ty, Place { at: &at, inside: def.short_name(), go: field.go })?;
         }
         gone.iter().for_each(|key| drop(map.remove(key)));
@@ -167,7 +168,7 @@ impl Walk<'_> {
             Type::List(element) => self.list(value, element, place),
             Type::Map(element) => self.map(value, element, place),
             Type::SchemaOr(id, instead) => self.schema_or(value, *id, *instead, place),
-            Type::Raw | Type::Json => Ok(()),
+            Type::Raw | Type::Json | Type::FieldsV1 => Ok(()),
             scalar => check_scalar(value, scalar, place),
         }
     }
@@ -201,14 +202,18 @@ fn go_name(schema: &Schema, ty: &Type) -> &'static str {
 }
 
 fn check_scalar(value: &Value, ty: &Type, place: Place<'_>) -> Check {
+    let as_string = Place { go: "string", ..place };
     let ok = match ty {
         Type::String => value.is_string(),
         Type::Bool => value.is_boolean(),
         Type::Int32 => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
         Type::Int64 => value.as_i64().is_some(),
         Type::Float64 => value.is_number(),
-        Type::FieldsV1 => value.is_object(),
-        Type::IntOrString => return check_int_or_string(value),
+        Type::IntOrString => match value {
+            Value::String(_) => true,
+            Value::Number(n) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => true,
+            _ => return Err(Place { go: "int32", ..place }.mismatch(value)),
+        },
         Type::Quantity => return check_quantity(value),
         Type::Bytes => match value.as_str() {
             Some(text) => return canonical::unbase64(text).map(drop),
@@ -217,24 +222,15 @@ fn check_scalar(value: &Value, ty: &Type, place: Place<'_>) -> Check {
         Type::Time | Type::MicroTime => match value.as_str() {
             None if value.is_null() => true,
             Some(text) => return check_time(text, ty),
-            None => false,
+            None => return Err(as_string.mismatch(value)),
         },
         Type::Duration => match value.as_str() {
             Some(text) => return canonical::parse_duration(text).map(drop),
-            None => false,
+            None => return Err(as_string.mismatch(value)),
         },
-        Type::Struct(_) | Type::List(_) | Type::Map(_) | Type::SchemaOr(..) | Type::Raw | Type::Json => true,
+        _ => true,
     };
     if ok { Ok(()) } else { Err(place.mismatch(value)) }
-}
-
-fn check_int_or_string(value: &Value) -> Check {
-    match value {
-        Value::String(_) => Ok(()),
-        Value::Number(n) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => Ok(()),
-        Value::Number(n) => Err(format!("json: cannot unmarshal number {n} into Go value of type int32")),
-        other => Err(format!("json: cannot unmarshal {} into Go value of type int32", json_type(other))),
-    }
 }
 
 fn check_quantity(value: &Value) -> Check {

@@ -83,7 +83,7 @@ fn wrong_types_speak_as_go_does() {
         ),
         (
             container(json!({"livenessProbe": {"httpGet": {"port": 1.5}}})),
-            "json: cannot unmarshal number 1.5 into Go value of type int32",
+            "json: cannot unmarshal number 1.5 into Go struct field HTTPGetAction.spec.template.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32",
         ),
         (
             json!({"metadata": {"creationTimestamp": "yesterday"}}),
@@ -171,4 +171,47 @@ fn durations() {
     for text in ["", "x", "1", "1x", "-", "1.2.3s", "99999999999h", "."] {
         assert!(canonical::parse_duration(text).is_err(), "{text}");
     }
+}
+
+/// What Go's decoder says of many objects: `KEDGE_GO_DECODED=<file> cargo test go_decodes -- --ignored`. Lines of
+/// `{"in": object, "out": what a round trip leaves, "strict": [problems], "err": text}`.
+#[test]
+#[ignore = "needs a file made with Go"]
+fn go_decodes_the_same() {
+    let file = std::env::var("KEDGE_GO_DECODED").expect("KEDGE_GO_DECODED names the file");
+    let text = std::fs::read_to_string(file).expect("a readable file");
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for line in text.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let mut got = case["in"].clone();
+        let api_version = got["apiVersion"].as_str().unwrap().to_owned();
+        let (group, version) = crate::object::split_api_version(&api_version);
+        let Some(ty) = builtin().of(group, version, got["kind"].as_str().unwrap()) else { continue };
+        seen += 1;
+        let typed = Typed { schema: builtin(), ty };
+        let result = check(&mut got, typed).map(|mut unknown| {
+            unknown.sort();
+            canonicalize(&mut got, typed);
+            unknown
+        });
+        let want = match case["err"].as_str() {
+            Some(why) => Err(why.to_owned()),
+            None => {
+                let strict = case["strict"].as_array().into_iter().flatten();
+                let mut strict: Vec<String> = strict.map(|v| v.as_str().unwrap().to_owned()).collect();
+                strict.sort();
+                Ok(strict)
+            }
+        };
+        if result != want {
+            wrong.push(format!("want {want:?}\n got  {result:?}\n"));
+        } else if result.is_ok() {
+            let mut want = case["out"].clone();
+            check(&mut want, typed).unwrap();
+            if got != want {
+                wrong.push(format!("want {want}\n got  {got}\n"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

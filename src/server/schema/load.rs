@@ -68,6 +68,7 @@ impl Row {
             atomic: has('a'),
             patch: PatchStrategy { merge: has('m'), retain_keys: has('k'), merge_key },
             default: serde_json::from_str(self.at(9)).ok(),
+            embedded: self.at(10),
         })
     }
 }

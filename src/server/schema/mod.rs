@@ -97,6 +97,8 @@ pub struct Field {
     /// Structs embedded in Go are flat in JSON and messages of their own in protobuf: the numbers of those messages,
     /// outermost first, zero-padded.
     pub outer: [u32; 2],
+    /// Names of those structs, "RuleWithOperations.Rule": upstream's decoder names them in errors.
+    pub embedded: &'static str,
     pub list: ListType,
     /// `x-kubernetes-map-type: atomic` / struct type atomic: replaced as a whole by apply.
     pub atomic: bool,
