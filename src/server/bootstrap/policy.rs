@@ -209,4 +209,68 @@ mod tests {
         assert_eq!(count("edit"), count("view") + count("system:aggregate-to-edit"));
         assert_eq!(count("admin"), count("edit") + count("system:aggregate-to-admin"));
     }
+
+    /// What the components of this process may do, and what they may not.
+    #[test]
+    fn components_have_upstreams_rights() {
+        use crate::server::authn::service_account_user;
+        use crate::server::authz::Decision;
+        use crate::server::authz::rbac::Index;
+        use crate::server::request::{RequestInfo, UserInfo};
+        let index = Index::default();
+        for item in all() {
+            let key = (item.object.namespace().to_owned(), item.object.name().to_owned());
+            match item.resource {
+                "clusterroles" | "roles" => index.put_role(&key, &item.object),
+                _ => index.put_binding(&key, &item.object),
+            }
+        }
+        let cases = [
+            ("system:kube-scheduler", "create pods/binding", true),
+            ("system:kube-scheduler", "patch pods/status", true),
+            ("system:kube-scheduler", "update leases.coordination.k8s.io kube-scheduler", true),
+            ("system:kube-scheduler", "update leases.coordination.k8s.io other", false),
+            ("system:kube-scheduler", "get secrets", false),
+            ("system:kube-controller-manager", "watch things.example.org", true),
+            ("system:kube-controller-manager", "update deployments.apps", false),
+            ("system:kube-proxy", "watch endpointslices.discovery.k8s.io", true),
+            ("system:kube-proxy", "watch pods", false),
+            ("kube-apiserver-kubelet-client", "create nodes/proxy", true),
+            ("kube-apiserver-kubelet-client", "get pods", false),
+            ("sa:deployment-controller", "create replicasets.apps", true),
+            ("sa:deployment-controller", "create pods", false),
+            ("sa:replicaset-controller", "create pods", true),
+            ("sa:replicaset-controller", "update deployments.apps", false),
+            ("sa:endpointslice-controller", "delete endpointslices.discovery.k8s.io", true),
+            ("sa:namespace-controller", "deletecollection things.example.org", true),
+            ("sa:node-controller", "patch nodes", true),
+            ("sa:root-ca-cert-publisher", "create configmaps", true),
+            ("sa:root-ca-cert-publisher", "get configmaps", false),
+            ("sa:clusterrole-aggregation-controller", "escalate clusterroles.rbac.authorization.k8s.io", true),
+            ("sa:no-such-controller", "list pods", false),
+            ("system:node:n1", "get nodes", false),
+        ];
+        for (who, what, want) in cases {
+            let user = match who.strip_prefix("sa:") {
+                Some(name) => service_account_user("kube-system", name),
+                None => UserInfo::authenticated(who, &["system:nodes"]),
+            };
+            let mut words = what.split(' ');
+            let mut next = || words.next().unwrap_or("");
+            let (verb, resource, name) = (next(), next(), next());
+            let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let info = RequestInfo {
+                is_resource: true,
+                verb: verb.into(),
+                group: group.into(),
+                namespace: "default".into(),
+                resource: resource.into(),
+                subresource: subresource.into(),
+                name: name.into(),
+                ..Default::default()
+            };
+            assert_eq!(matches!(index.decide(&user, &info), Decision::Allow { .. }), want, "{who}: {what}");
+        }
+    }
 }
