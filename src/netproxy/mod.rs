@@ -19,6 +19,8 @@ pub mod net;
 mod netlink;
 pub mod netns;
 mod nft;
+#[cfg(test)]
+mod node_tests;
 mod plan;
 pub mod probe;
 mod proxy;

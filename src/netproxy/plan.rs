@@ -351,4 +351,4 @@ fn proto_bytes(proto: u8) -> Vec<u8> {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(in crate::netproxy) mod tests;

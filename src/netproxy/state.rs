@@ -7,7 +7,7 @@ use super::plan::{Front, Place, Plan, Target};
 use super::rules::{self, SETS, Setting};
 use crate::cache::Key;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 /// Whose plan it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,13 +17,18 @@ pub enum Owner {
     Pod(String),
 }
 
+/// Owners in the order they came.
+type Rank = u64;
+
 /// What the table should hold.
 pub struct State {
     setting: Setting,
-    plans: HashMap<Arc<Owner>, Plan>,
-    /// Who wants an element, in the order they came: two Services may name the same external address and port. The
-    /// first one has it.
-    claims: HashMap<Place, Vec<(Arc<Owner>, Data)>>,
+    plans: HashMap<Owner, (Rank, Plan)>,
+    /// The next owner's.
+    next_rank: Rank,
+    /// Who wants an element, oldest owner first: two Services may name the same external address and port. The first
+    /// one has it.
+    claims: HashMap<Place, Vec<(Rank, Data)>>,
     chains: BTreeMap<String, (Target, usize)>,
     touched: Touched,
 }
@@ -52,6 +57,7 @@ impl State {
         State {
             setting,
             plans: HashMap::new(),
+            next_rank: 0,
             claims: HashMap::new(),
             chains: BTreeMap::new(),
             touched: Touched::default(),
@@ -64,31 +70,37 @@ impl State {
 
     /// The owners of a kind that have a plan.
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
-        self.plans.keys().map(|owner| &**owner)
+        self.plans.keys()
     }
 
-    /// Where UDP sent to a front may go, all owners together.
-    pub fn udp_targets(&self, front: &Front) -> BTreeSet<std::net::SocketAddr> {
-        self.plans.values().filter_map(|plan| plan.udp.get(front)).flatten().copied().collect()
+    /// Where UDP sent to these fronts may go, all owners together.
+    pub fn udp_targets(&self, fronts: Vec<Front>) -> BTreeMap<Front, BTreeSet<SocketAddr>> {
+        let mut targets: BTreeMap<Front, BTreeSet<SocketAddr>> =
+            fronts.into_iter().map(|f| (f, BTreeSet::new())).collect();
+        for (front, endpoints) in self.plans.values().flat_map(|(_, plan)| &plan.udp) {
+            if let Some(all) = targets.get_mut(front) {
+                all.extend(endpoints);
+            }
+        }
+        targets
     }
 
     /// Put a plan in place of the owner's former one; an empty plan removes the owner.
     pub fn replace(&mut self, owner: &Owner, new: Plan) {
-        let old = self.plans.remove(owner).unwrap_or_default();
-        if old == new {
-            if new != Plan::default() {
-                self.plans.insert(Arc::new(owner.clone()), new);
+        let (rank, old) = match self.plans.remove(owner) {
+            Some(held) => held,
+            None => {
+                self.next_rank += 1;
+                (self.next_rank, Plan::default())
             }
-            return;
-        }
-        let owner = Arc::new(owner.clone());
+        };
         for place in old.elements.keys().filter(|place| !new.elements.contains_key(*place)) {
             self.touch(place);
-            self.unclaim(place, &owner);
+            self.unclaim(place, rank);
         }
         for (place, data) in new.elements.iter().filter(|(place, data)| old.elements.get(*place) != Some(*data)) {
             self.touch(place);
-            self.claim(place, &owner, data);
+            self.claim(place, rank, data);
         }
         for (name, target) in &new.chains {
             self.touch_chain(name);
@@ -106,21 +118,23 @@ impl State {
         let fronts = old.udp.keys().chain(new.udp.keys());
         self.touched.udp.extend(fronts.filter(|front| old.udp.get(*front) != new.udp.get(*front)));
         if new != Plan::default() {
-            self.plans.insert(owner, new);
+            self.plans.insert(owner.clone(), (rank, new));
         }
     }
 
-    fn claim(&mut self, place: &Place, owner: &Arc<Owner>, data: &Data) {
-        let claims = self.claims.entry(place.clone()).or_default();
-        match claims.iter_mut().find(|(o, _)| o == owner) {
-            Some((_, old)) => *old = data.clone(),
-            None => claims.push((owner.clone(), data.clone())),
+    fn claim(&mut self, place: &Place, rank: Rank, data: &Data) {
+        let claims = self.claims.entry(place.clone()).or_insert_with(|| Vec::with_capacity(1));
+        match claims.binary_search_by_key(&rank, |(rank, _)| *rank) {
+            Ok(held) => claims[held].1 = data.clone(),
+            Err(at) => claims.insert(at, (rank, data.clone())),
         }
     }
 
-    fn unclaim(&mut self, place: &Place, owner: &Arc<Owner>) {
+    fn unclaim(&mut self, place: &Place, rank: Rank) {
         if let Some(claims) = self.claims.get_mut(place) {
-            claims.retain(|(o, _)| o != owner);
+            if let Ok(held) = claims.binary_search_by_key(&rank, |(rank, _)| *rank) {
+                claims.remove(held);
+            }
             if claims.is_empty() {
                 self.claims.remove(place);
             }

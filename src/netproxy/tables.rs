@@ -9,7 +9,6 @@ use super::rules::{self, Setting};
 use super::state::{Change, Owner, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use tracing::{debug, warn};
 
 /// Tables of this network namespace. Blocking; what it does takes microseconds to milliseconds, a whole table of ten
@@ -126,8 +125,7 @@ impl One {
         if fronts.is_empty() {
             return;
         }
-        let targets: BTreeMap<Front, BTreeSet<SocketAddr>> =
-            fronts.into_iter().map(|front| (front, self.state.udp_targets(&front))).collect();
+        let targets = self.state.udp_targets(fronts);
         let node = Links::open().and_then(|mut links| links.addresses());
         let node: Vec<_> = node.unwrap_or_default().into_iter().map(|(address, _)| address).collect();
         match conntrack::forget_udp(self.table.family, &targets, &node) {

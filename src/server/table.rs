@@ -26,72 +26,73 @@ impl Include {
     }
 }
 
-/// A list of a kind as an object.
-pub fn list_object(kind: &Kind, meta: Value, mut items: Vec<Object>) -> Object {
-    // Items of typed lists do not repeat the type.
-    for item in items.iter_mut().filter_map(Value::as_object_mut) {
-        item.remove("apiVersion");
-        item.remove("kind");
-    }
-    json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": meta, "items": items})
-}
-
 /// One object as the client wants to see it. `columns`: a Table repeats its column definitions (a watch sends them
 /// once). `now` is Unix seconds.
 pub fn view_one(kind: &Kind, object: Object, view: View, include: Include, columns: bool, now: i64) -> Object {
-    match view {
-        View::Object => object,
-        View::Table(version) => {
-            let meta = json!({"resourceVersion": object.resource_version()});
-            table(kind, meta, vec![object], version, include, columns, now)
+    let View::Table(version) = view else { return item_of(object, view) };
+    let meta = json!({"resourceVersion": object.resource_version()});
+    let definitions: Vec<Value> = if columns { kind.columns.iter().map(definition).collect() } else { Vec::new() };
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
+        "columnDefinitions": definitions, "rows": [item(kind, object, view, include, now)],
+    })
+}
+
+/// One object as it appears in a list: a Table's row, metadata alone, or the object without its type (typed lists do
+/// not repeat it).
+pub fn item(kind: &Kind, object: Object, view: View, include: Include, now: i64) -> Object {
+    let View::Table(version) = view else {
+        let mut item = item_of(object, view);
+        if let (View::Object, Value::Object(map)) = (view, &mut item) {
+            map.remove("apiVersion");
+            map.remove("kind");
         }
-        View::Metadata(version) | View::MetadataList(version) => partial(object, version),
+        return item;
+    };
+    let cells = kind.strategy.row(&object, now);
+    match include {
+        Include::None => json!({"cells": cells}),
+        Include::Metadata => json!({"cells": cells, "object": item_of(object, View::Metadata(version))}),
+        Include::Object => json!({"cells": cells, "object": object}),
     }
 }
 
-/// A list as the client wants to see it.
-pub fn view_list(kind: &Kind, meta: Value, items: Vec<Object>, view: View, include: Include, now: i64) -> Object {
-    match view {
-        View::Object => list_object(kind, meta, items),
-        View::Table(version) => table(kind, meta, items, version, include, true, now),
-        View::Metadata(version) | View::MetadataList(version) => {
-            let items: Vec<Object> = items.into_iter().map(|item| partial(item, version)).collect();
-            let api_version = format!("meta.k8s.io/{version}");
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": meta, "items": items})
-        }
-    }
-}
-
-fn partial(mut object: Object, version: &str) -> Object {
+fn item_of(mut object: Object, view: View) -> Object {
+    let (View::Metadata(version) | View::MetadataList(version)) = view else { return object };
     let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_else(|| json!({}));
     json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata})
 }
 
-fn table(
-    kind: &Kind,
-    meta: Value,
-    items: Vec<Object>,
-    version: &str,
-    include: Include,
-    columns: bool,
-    now: i64,
-) -> Object {
-    let rows: Vec<Value> = items
-        .into_iter()
-        .map(|item| {
-            let cells = kind.strategy.row(&item, now);
-            match include {
-                Include::None => json!({"cells": cells}),
-                Include::Metadata => json!({"cells": cells, "object": partial(item, version)}),
-                Include::Object => json!({"cells": cells, "object": item}),
-            }
-        })
-        .collect();
-    let definitions: Vec<Value> = if columns { kind.columns.iter().map(definition).collect() } else { Vec::new() };
-    json!({
-        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta,
-        "columnDefinitions": definitions, "rows": rows,
-    })
+/// Kind, apiVersion, and the name of the field that holds the items of a list.
+fn list_type(kind: &Kind, view: View) -> (String, String, &'static str) {
+    match view {
+        View::Object => (kind.list_kind(), kind.api_version(), "items"),
+        View::Table(version) => ("Table".to_owned(), format!("meta.k8s.io/{version}"), "rows"),
+        View::Metadata(version) | View::MetadataList(version) => {
+            ("PartialObjectMetadataList".to_owned(), format!("meta.k8s.io/{version}"), "items")
+        }
+    }
+}
+
+/// A list of [`item`]s as a tree.
+pub fn list(kind: &Kind, meta: Value, items: Vec<Object>, view: View) -> Object {
+    let (list_kind, api_version, field) = list_type(kind, view);
+    let mut list = json!({"kind": list_kind, "apiVersion": api_version, "metadata": meta});
+    if let View::Table(_) = view {
+        list["columnDefinitions"] = kind.columns.iter().map(definition).collect();
+    }
+    list[field] = items.into();
+    list
+}
+
+/// The beginning of a list as JSON, up to and with the bracket of the items.
+pub fn list_head(kind: &Kind, view: View) -> String {
+    let (list_kind, api_version, field) = list_type(kind, view);
+    let columns = match view {
+        View::Table(_) => format!("\"columnDefinitions\":{},", Value::from_iter(kind.columns.iter().map(definition))),
+        _ => String::new(),
+    };
+    format!("{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{api_version}\",{columns}\"{field}\":[")
 }
 
 fn definition(column: &Column) -> Value {

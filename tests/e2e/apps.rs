@@ -6,6 +6,7 @@ use crate::run::{eventually, has, run};
 use std::process::Stdio;
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn a_deployment_runs_scales_and_rolls() {
     let host = Host::ready();
     has(&host.k("get nodes -o wide").ok(), "containerd://");
@@ -116,6 +117,7 @@ spec:
 "#;
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn a_pod_gets_what_its_spec_says() {
     let host = Host::ready();
     host.apply(&PLAIN.replace("IMAGE", BUSYBOX)).ok();
@@ -156,6 +158,7 @@ fn a_pod_gets_what_its_spec_says() {
 }
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn logs_follow_and_previous() {
     let host = Host::ready();
     let pod = format!(

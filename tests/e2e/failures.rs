@@ -6,6 +6,7 @@ use crate::run::{eventually, has, run};
 use std::process::Command;
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn pods_that_cannot_run_say_why() {
     let host = Host::ready();
     host.k("run missing --image=127.0.0.1:1/no/such:image").ok();
@@ -40,6 +41,7 @@ fn pods_that_cannot_run_say_why() {
 }
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn starts_that_cannot_work_say_why() {
     let host = Host::new();
     let start = |flags: &[&str]| {

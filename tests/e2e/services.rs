@@ -6,6 +6,7 @@ use crate::run::{eventually, has, run, sh};
 use std::collections::BTreeSet;
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn services_are_reached_by_name_and_address() {
     let host = Host::ready();
     host.k(&format!("create deployment web --image={BUSYBOX} --replicas=3")).ok();
@@ -83,6 +84,7 @@ fn services_are_reached_by_name_and_address() {
 }
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn host_ports_and_pod_egress() {
     let host = Host::ready();
     let pod = format!(

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn exec_attach_cp_and_port_forward() {
     let host = Host::ready();
     host.k(&format!("create deployment web --image={BUSYBOX}")).ok();

@@ -5,6 +5,7 @@ use crate::image::BUSYBOX;
 use crate::run::{eventually, has, run, sh};
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn pods_and_objects_survive_kill_nine() {
     let mut host = Host::ready();
     host.k(&format!("create deployment web --image={BUSYBOX} --replicas=2")).ok();
@@ -60,6 +61,7 @@ fn running(host: &Host) -> String {
 }
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn containerd_is_restarted_and_rules_are_healed() {
     let host = Host::ready();
     host.k(&format!("create deployment web --image={BUSYBOX}")).ok();
@@ -72,6 +74,7 @@ fn containerd_is_restarted_and_rules_are_healed() {
 }
 
 #[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
 fn uninstall_leaves_nothing() {
     let mut host = Host::ready();
     host.k(&format!("create deployment web --image={BUSYBOX} --replicas=2")).ok();

@@ -89,6 +89,15 @@ impl Upstream {
         }
     }
 
+    /// These servers, and no file.
+    #[cfg(test)]
+    pub fn of_servers(servers: Vec<SocketAddr>) -> Self {
+        let upstream = Self::new(Some("/nonexistent".into()), Vec::new());
+        let far = Instant::now() + Duration::from_secs(3600);
+        *upstream.servers.lock() = Servers { list: Arc::new(servers), read_from: None, looked_at: Some(far) };
+        upstream
+    }
+
     /// The answer to a question; None when nobody gives one in time.
     pub async fn ask(&self, query: &Query, dnssec: bool) -> Reply {
         let question = Question { name: query.name().to_lowercase(), kind: query.query_type(), dnssec };

@@ -85,9 +85,12 @@ impl Zone {
 
     /// The record that comes with "no such name" and "no data", and says how long to believe them (RFC 2308).
     pub fn soa(&self) -> Record {
-        let server = |label: &str| self.origin.prepend_label(label).unwrap_or_else(|_| self.origin.clone());
+        let below = |labels: &[&str]| {
+            let name = labels.iter().rev().try_fold(self.origin.clone(), |name, label| name.prepend_label(*label));
+            name.unwrap_or_else(|_| self.origin.clone())
+        };
         let serial = self.services.revision().max(self.slices.revision()) as u32;
-        let soa = SOA::new(server("ns.dns"), server("hostmaster"), serial, 7200, 1800, 86400, TTL_SECONDS);
+        let soa = SOA::new(below(&["ns", "dns"]), below(&["hostmaster"]), serial, 7200, 1800, 86400, TTL_SECONDS);
         Record::from_rdata(self.origin.clone(), TTL_SECONDS, RData::SOA(soa))
     }
 
@@ -369,4 +372,4 @@ fn reversed(name: &Name) -> Option<IpAddr> {
 
 #[cfg(test)]
 #[path = "zone_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use crate::object::Object;
 use crate::server::codec::{self, Accepted, Format, Offer, View};
 use crate::server::kinds::Kind;
 use crate::server::raw;
-use crate::server::registry::{Answer, Call, Listed};
+use crate::server::registry::{Answer, Call, Listed, Shape};
 use crate::server::request::Query;
 use crate::server::table::{self, Include};
 use crate::status::{Result, Status, Success};
@@ -13,7 +13,7 @@ use crate::time;
 use axum::body::Body;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use std::io::Write;
@@ -85,38 +85,50 @@ pub fn object_response(object: &Object, success: Success, wanted: Wanted) -> Res
 }
 
 /// The answer to a list.
-pub async fn list_response(kind: &'static Kind, list: Listed, wanted: Wanted) -> Result<Response<Body>> {
-    if wanted.is_plain_json() && list.is_plain() {
-        let mut pieces = Box::pin(list.stream().await?);
-        let Some(first) = pieces.next().await else { return Err(Status::internal("an empty list stream")) };
-        let first = first?;
-        // Short lists have one piece: answer with a length, and compress as a whole.
-        let Some(second) = pieces.next().await else { return Ok(bytes_response(Success::Ok, first, wanted)) };
-        let pieces = futures::stream::iter([Ok(first), second]).chain(pieces);
-        let mut zip = wanted.gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
-        let zipped = zip.is_some();
-        let coded = pieces.map(Some).chain(futures::stream::once(async { None })).map(move |piece| match (piece, &mut zip) {
-            (Some(piece), None) => piece,
-            (Some(piece), Some(zip)) => {
-                zip.write_all(&piece?).map_err(Status::internal)?;
-                Ok(Bytes::from(std::mem::take(zip.get_mut())))
-            }
-            (None, zip) => match zip.take() {
-                Some(zip) => Ok(Bytes::from(zip.finish().map_err(Status::internal)?)),
-                None => Ok(Bytes::new()),
-            },
-        });
-        let mut response = Response::new(Body::from_stream(coded));
-        set_type(&mut response, wanted.accepted, false);
-        if zipped {
-            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-        }
-        return Ok(response);
+pub async fn list_response(list: Listed, wanted: Wanted) -> Result<Response<Body>> {
+    let Accepted { format, view, pretty } = wanted.accepted;
+    let shape = Shape { view, include: wanted.include, now: time::now_seconds() };
+    match (format, view) {
+        (Format::Json, _) if !pretty => json_list(list, shape, wanted).await,
+        (Format::Protobuf, View::Object) => Ok(bytes_response(Success::Ok, list.protobuf().await?, wanted)),
+        _ => object_response(&list.object(shape).await?, Success::Ok, wanted),
     }
-    let (objects, meta) = list.objects().await?;
-    let object = table::view_list(kind, meta, objects, wanted.accepted.view, wanted.include, time::now_seconds());
-    object_response(&object, Success::Ok, wanted)
+}
+
+async fn json_list(list: Listed, shape: Shape, wanted: Wanted) -> Result<Response<Body>> {
+    let mut pieces = Box::pin(list.json(shape));
+    let first = pieces.next().await.ok_or_else(|| Status::internal("a list without a beginning"))??;
+    // Short lists have one piece: answer with a length, and compress as a whole.
+    let Some(second) = pieces.next().await else { return Ok(bytes_response(Success::Ok, first, wanted)) };
+    let pieces = futures::stream::iter([Ok(first), second]).chain(pieces);
+    let body = if wanted.gzip { Body::from_stream(zipped(pieces)) } else { Body::from_stream(pieces) };
+    let mut response = Response::new(body);
+    set_type(&mut response, wanted.accepted, false);
+    if wanted.gzip {
+        mark_zipped(&mut response);
+    }
+    Ok(response)
+}
+
+/// Pieces compressed as they come.
+fn zipped(pieces: impl Stream<Item = Result<Bytes>> + Send) -> impl Stream<Item = Result<Bytes>> + Send {
+    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
+    let ended = futures::stream::once(async { None });
+    pieces.map(Some).chain(ended).map(move |piece| match (piece, &mut encoder) {
+        (Some(piece), Some(encoder)) => {
+            encoder.write_all(&piece?).map_err(Status::internal)?;
+            Ok(Bytes::from(std::mem::take(encoder.get_mut())))
+        }
+        (_, encoder) => match encoder.take() {
+            Some(encoder) => Ok(Bytes::from(encoder.finish().map_err(Status::internal)?)),
+            None => Ok(Bytes::new()),
+        },
+    })
+}
+
+fn mark_zipped(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 /// A stream of watch frames.
@@ -133,8 +145,7 @@ fn bytes_response(success: Success, bytes: Bytes, wanted: Wanted) -> Response<Bo
     *response.status_mut() = code(success.code());
     set_type(&mut response, wanted.accepted, false);
     if is_zipped {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        mark_zipped(&mut response);
     }
     response
 }

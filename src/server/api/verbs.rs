@@ -9,7 +9,7 @@ use crate::server::kinds::{Kind, Verbs};
 use crate::server::registry::{Answer, Call, Change, Part, Served, parse};
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::server::request::options::{DeleteOptions, ListOptions, WriteOptions, get_revision};
-use crate::server::subresources;
+use crate::server::{subresources, table};
 use crate::server::watch::Watcher;
 use crate::status::{Result, Status, Success};
 use axum::body::Body;
@@ -71,7 +71,7 @@ impl Api {
         let answer = match info.verb.as_str() {
             "list" => {
                 let list = call.list(&ListOptions::parse(&query, false)?).await?;
-                return list_response(kind, list, wanted).await;
+                return list_response(list, wanted).await;
             }
             "watch" => return watch(&call, &query, wanted).await,
             "get" => {
@@ -96,7 +96,7 @@ impl Api {
             "deletecollection" if kind.verbs == Verbs::All => {
                 let options = delete_options(&query, request).await?;
                 let list = call.list(&ListOptions::parse(&query, false)?).await?;
-                let (items, _) = list.collect().await?;
+                let items = list.collect().await?;
                 call.delete_collection(items, &options).await?
             }
             verb => return Err(Status::method_not_allowed(kind.group, kind.plural, verb)),
@@ -177,14 +177,7 @@ fn read_answer(kind: &Kind, kv: crate::store::KeyValue, wanted: Wanted) -> Resul
 fn read_only(call: &Call, wanted: Wanted) -> Result<Response<Body>> {
     match call.info.verb.as_str() {
         "list" => {
-            let list = crate::server::table::view_list(
-                call.kind(),
-                serde_json::json!({}),
-                Vec::new(),
-                wanted.accepted.view,
-                wanted.include,
-                0,
-            );
+            let list = table::list(call.kind(), serde_json::json!({}), Vec::new(), wanted.accepted.view);
             object_response(&list, Success::Ok, wanted)
         }
         "get" => Err(call.not_found(&call.info.name)),

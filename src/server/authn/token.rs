@@ -54,6 +54,7 @@ pub struct Ref {
 #[derive(Serialize, Deserialize)]
 struct Header {
     alg: String,
+    #[serde(default)]
     kid: String,
 }
 

@@ -171,7 +171,8 @@ impl Graph {
     /// References of a bound pod never change (its spec is immutable there), so its status updates need no parsing.
     fn is_settled(&self, key: &Key, kv: &KeyValue) -> bool {
         let settled = |p: &PodFacts| p.created == kv.create_revision && !p.node.is_empty() && p.deletion.is_none();
-        self.0.read().pods.get(key).is_some_and(settled) && !contains(&kv.value, b"\"deletionTimestamp\"")
+        let is_deleting = || std::str::from_utf8(&kv.value).is_ok_and(|text| text.contains("\"deletionTimestamp\""));
+        self.0.read().pods.get(key).is_some_and(settled) && !is_deleting()
     }
 }
 
@@ -223,10 +224,6 @@ pub fn deletion_time(object: &Object) -> Option<i64> {
     crate::time::parse_seconds(object.str_at(&["metadata", "deletionTimestamp"]))
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|w| w == needle)
-}
-
 /// Which kind a feed follows.
 #[derive(Clone, Copy)]
 enum Part {
@@ -256,6 +253,8 @@ impl Sink for Feed {
             other => {
                 let mut tables = self.graph.0.write();
                 match other {
+                    // Whether a token of one that is being deleted still counts, only the store tells.
+                    Part::ServiceAccounts if object.is_deleting() => drop(tables.service_accounts.remove(key)),
                     Part::ServiceAccounts => drop(tables.service_accounts.insert(key.clone(), object.uid().to_owned())),
                     Part::Nodes => drop(tables.nodes.insert(key.1.clone(), object.uid().to_owned())),
                     Part::Attachments => drop(tables.attachments.insert(key.1.clone(), node(&["spec", "nodeName"]))),

@@ -4,7 +4,7 @@ use super::follow::{Followed, Key, Sink, follow};
 use super::rule::Rule;
 use super::{Authorizer, Decision, Rules};
 use crate::object::{Object, ObjectExt};
-use crate::server::authn::SERVICE_ACCOUNT_PREFIX;
+use crate::server::authn::{SERVICE_ACCOUNT_PREFIX, split_service_account};
 use crate::server::registry::Registry;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::Result;
@@ -94,7 +94,7 @@ struct Binding {
     /// Key of the role; a ClusterRole has an empty namespace.
     role: Key,
     subjects: Vec<String>,
-    /// For reasons, as upstream writes it: `ClusterRoleBinding "x" of ClusterRole "y" to Group "z"`.
+    /// For reasons, as upstream writes it: `ClusterRoleBinding "x" of ClusterRole "y"`.
     reason: String,
 }
 
@@ -116,10 +116,11 @@ impl Index {
     pub fn decide(&self, user: &UserInfo, info: &RequestInfo) -> Decision {
         let tables = self.0.read();
         let mut missing = BTreeSet::new();
-        for binding in tables.bindings_of(user, &info.namespace) {
+        for (binding, subject) in tables.bindings_of(user, &info.namespace) {
             match tables.roles.get(&binding.role) {
                 Some(rules) if rules.iter().any(|r| r.allows(info)) => {
-                    return Decision::Allow { reason: format!("RBAC: allowed by {}", binding.reason) };
+                    let reason = format!("RBAC: allowed by {} to {}", binding.reason, describe(subject));
+                    return Decision::Allow { reason };
                 }
                 Some(_) => {}
                 None => drop(missing.insert(missing_role(&binding.role))),
@@ -134,7 +135,7 @@ impl Index {
         let tables = self.0.read();
         let mut rules = Vec::new();
         let mut missing = BTreeSet::new();
-        for binding in tables.bindings_of(user, namespace) {
+        for (binding, _) in tables.bindings_of(user, namespace) {
             match tables.roles.get(&binding.role) {
                 Some(found) => rules.extend(found.iter().cloned()),
                 None => drop(missing.insert(missing_role(&binding.role))),
@@ -151,10 +152,16 @@ impl Index {
 
 impl Tables {
     /// Bindings that concern a user in a namespace: cluster-wide ones, and the namespace's.
-    fn bindings_of<'a>(&'a self, user: &'a UserInfo, namespace: &'a str) -> impl Iterator<Item = &'a Binding> {
+    fn bindings_of<'a>(
+        &'a self,
+        user: &'a UserInfo,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a Binding, &'a str)> {
         let subjects = std::iter::once(format!("u:{}", user.name)).chain(user.groups.iter().map(|g| format!("g:{g}")));
-        let keys = subjects.filter_map(|s| self.by_subject.get(&s)).flatten();
-        keys.filter(move |(ns, _)| ns.is_empty() || ns == namespace).filter_map(|key| self.bindings.get(key))
+        let found = subjects.filter_map(|s| self.by_subject.get_key_value(&s));
+        let keys = found.flat_map(|(subject, keys)| keys.iter().map(move |key| (key, subject.as_str())));
+        keys.filter(move |((ns, _), _)| ns.is_empty() || ns == namespace)
+            .filter_map(|(key, subject)| Some((self.bindings.get(key)?, subject)))
     }
 
     fn remove_binding(&mut self, key: &Key) {
@@ -198,6 +205,18 @@ fn subject(subject: &Value, namespace: &str) -> Option<String> {
             (!namespace.is_empty()).then(|| format!("u:{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"))
         }
         _ => None,
+    }
+}
+
+/// A subject of the index as upstream prints it in reasons.
+fn describe(subject: &str) -> String {
+    let name = subject.get(2..).unwrap_or("");
+    if subject.starts_with("g:") {
+        return format!("Group {name:?}");
+    }
+    match split_service_account(name) {
+        Some((namespace, name)) => format!("ServiceAccount \"{name}/{namespace}\""),
+        None => format!("User {name:?}"),
     }
 }
 
@@ -304,6 +323,16 @@ mod tests {
             let got = matches!(index.decide(&user, &info), Decision::Allow { .. });
             assert_eq!(got, want, "{user:?} {verb} {namespace}");
         }
+        let jane = UserInfo { name: "jane".into(), ..Default::default() };
+        let update = RequestInfo {
+            is_resource: true,
+            verb: "update".into(),
+            namespace: "dev".into(),
+            resource: "pods".into(),
+            ..Default::default()
+        };
+        let reason = "RBAC: allowed by RoleBinding \"one/dev\" of Role \"local\" to User \"jane\"";
+        assert_eq!(index.decide(&jane, &update), Decision::Allow { reason: reason.into() });
         let joe = UserInfo { name: "joe".into(), ..Default::default() };
         let info = RequestInfo { is_resource: true, namespace: "dev".into(), ..Default::default() };
         let want = "RBAC: role.rbac.authorization.k8s.io \"no-such\" not found";

@@ -268,6 +268,9 @@ async fn tokens_live_as_long_as_their_pod() {
     let node = UserInfo::authenticated("system:node:n1", &["system:nodes"]);
     let other = UserInfo::authenticated("system:node:n2", &["system:nodes"]);
     cluster.until(&Who::User(&node), "GET", "/api/v1/namespaces/default/pods/p", 200).await;
+    let mine = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
+    assert_eq!(cluster.ok(&Who::User(&node), "GET", mine, None).await["items"].as_array().unwrap().len(), 1);
+    assert_eq!(cluster.send(&Who::User(&other), "GET", mine, None).await.0, 403);
     cluster.ok(&Who::User(&node), "POST", path, Some(request(spec.clone()))).await;
     assert_eq!(cluster.send(&Who::User(&other), "POST", path, Some(request(spec))).await.0, 403);
     let unbound = cluster.send(&Who::User(&node), "POST", path, Some(request(json!({})))).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 mod negotiate;
-mod protobuf;
+pub mod protobuf;
 mod text;
 mod yaml;
 

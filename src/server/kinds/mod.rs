@@ -5,6 +5,7 @@
 
 use crate::field::Errors;
 use crate::object::Object;
+use crate::server::request::UserInfo;
 use crate::server::table::Column;
 use serde_json::Value;
 
@@ -60,6 +61,9 @@ pub trait Strategy: Sync + Send {
 
     /// Change a new object before validation (drop status is already done).
     fn prepare_create(&self, _obj: &mut Object) {}
+
+    /// Write into a new object who made it (certificate signing requests). After [`Strategy::prepare_create`].
+    fn record_creator(&self, _obj: &mut Object, _user: &UserInfo) {}
 
     /// A create keeps the status it was sent with (nodes). Otherwise it is dropped before [`Strategy::prepare_create`].
     fn keeps_status_on_create(&self) -> bool {
@@ -257,6 +261,7 @@ pub mod autoscaling {
 pub mod batch {
     pub mod cronjob;
     pub mod job;
+    pub mod schedule;
 }
 pub mod certificates {
     pub mod certificatesigningrequest;

@@ -178,6 +178,15 @@ pub fn cidr(at: &View<'_>) -> Option<(IpAddr, u8)> {
     cidr
 }
 
+/// An address lies in a network.
+pub fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
+    let prefix = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)).checked_shr(32 - u32::from(bits.min(32))),
+        IpAddr::V6(ip) => Some(u128::from(ip).checked_shr(128 - u32::from(bits.min(128))).unwrap_or(0)),
+    };
+    address.is_ipv4() == network.is_ipv4() && prefix(address) == prefix(network)
+}
+
 /// An address that can be a backend: not unspecified, loopback or link-local.
 pub fn non_special_ip(at: &View<'_>) {
     let Some(ip) = parse_ip(at.str()) else {

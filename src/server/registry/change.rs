@@ -228,7 +228,10 @@ impl Call {
                 self.warnings.extend(kind.strategy.warnings(new, Some(old)));
             }
             Part::Status => kind.strategy.validate_status_update(new, old, &mut errors),
-            Part::Subresource(_) => kind.strategy.validate(new, &mut errors),
+            Part::Subresource(name) => {
+                kind.strategy.validate(new, &mut errors);
+                kind.strategy.validate_subresource(name, new, old, &mut errors);
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(self.invalid(new.name(), errors)) }
     }

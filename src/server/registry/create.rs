@@ -50,6 +50,7 @@ impl Call {
         }
         self.admit(Operation::Create, Some(&mut object), None).await?;
         kind.strategy.prepare_create(&mut object);
+        kind.strategy.record_creator(&mut object, &self.user);
         let extra = allocation::plan(self, None, Some(&mut object)).await?;
         if let Some(typed) = self.served.typed {
             schema::check::canonicalize(&mut object, typed);
@@ -57,6 +58,7 @@ impl Call {
         let mut errors = Errors::new();
         meta::validate(kind, &object, &mut errors);
         kind.strategy.validate(&object, &mut errors);
+        kind.strategy.validate_create(&object, &mut errors);
         if !errors.is_empty() {
             return Err(self.invalid(object.name(), errors));
         }

@@ -6,7 +6,9 @@ use crate::object::{Object, ObjectExt};
 use crate::server::admission::Operation;
 use crate::server::kinds::Grace;
 use crate::server::request::options::{DeleteOptions, Propagation};
-use crate::server::{allocation, table};
+use crate::server::codec::View;
+use crate::server::table::{self, Include};
+use crate::server::allocation;
 use crate::status::{self, Reason, Result, Status, Success};
 use crate::store::{Compare, KeyValue, Op, Txn};
 use crate::time;
@@ -185,7 +187,8 @@ impl Call {
             }
         }
         let list_meta = json!({"resourceVersion": self.api.registry().store().revision().to_string()});
-        Ok(Answer::of(table::list_object(kind, list_meta, gone)))
+        let item = |object| table::item(kind, object, View::Object, Include::None, 0);
+        Ok(Answer::of(table::list(kind, list_meta, gone.into_iter().map(item).collect(), View::Object)))
     }
 }
 

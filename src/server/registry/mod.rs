@@ -29,7 +29,7 @@ mod selection;
 
 pub use call::{Answer, Call};
 pub use change::{Change, Part};
-pub use list::Listed;
+pub use list::{Listed, Shape};
 pub use paging::{PAGE_OBJECTS, Pager};
 pub use selection::{Candidate, Selection, field_value};
 

@@ -63,6 +63,9 @@ impl RequestInfo {
         if self.verb == "delete" {
             self.verb = "deletecollection".to_owned();
         }
+        if self.verb != "create" {
+            self.field_selector = query.get("fieldSelector").to_owned();
+        }
         // A selector that names one object counts as a request for it: node authorization relies on this.
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
             && let Some(name) = FieldSelector::parse(query.get("fieldSelector")).ok()

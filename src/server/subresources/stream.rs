@@ -5,6 +5,7 @@ use crate::object::{Object, ObjectExt};
 use crate::server::api::Incoming;
 use crate::server::kubelet::Kubelets;
 use crate::server::registry::{Call, key_of, parse};
+use crate::server::request::RequestInfo;
 use crate::status::{Result, Status};
 use crate::store::{KeyRange, RangeRequest};
 use crate::wire::query::Query;
@@ -18,6 +19,10 @@ use std::sync::Arc;
 /// Connect a client with a pod or node.
 pub async fn connect(call: Call, incoming: Incoming) -> Result<Response<Body>> {
     let Incoming { info, query, request, .. } = incoming;
+    // A WebSocket handshake is a GET, but a stream into a container changes it: `create` is needed whatever the method.
+    if matches!(info.subresource.as_str(), "exec" | "attach" | "portforward") && info.verb != "create" {
+        call.api.require(&call.user, &RequestInfo { verb: "create".into(), ..(*info).clone() }).await?;
+    }
     let kubelets = call.api.kubelets().cloned().ok_or_else(|| Status::unavailable("this server cannot reach nodes"))?;
     let (_, object) = call.load(&info.name).await?;
     let path = match (call.kind().plural, info.subresource.as_str()) {

@@ -96,6 +96,32 @@ async fn resource_versions() {
 }
 
 #[tokio::test]
+async fn one_list_in_every_form() {
+    let server = with_maps(3).await;
+    let accept = |text: &'static str| [("accept", text)];
+    let path = format!("{CONFIG_MAPS}?limit=2");
+    let plain = server.get(&path).await.expect(200);
+    let proto = server.raw("GET", &path, &accept("application/vnd.kubernetes.protobuf"), "").await;
+    let bytes = proto.into_body().collect().await.unwrap().to_bytes();
+    let decoded = crate::server::codec::decode_body(crate::server::codec::Format::Protobuf, &bytes, ("", "", "")).unwrap();
+    assert_eq!(decoded.object["metadata"], plain.body["metadata"]);
+    let names: Vec<_> = decoded.object["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
+    assert_eq!(names, plain.names());
+    let table = server.send("GET", &path, &accept("application/json;as=Table;v=v1;g=meta.k8s.io"), "").await.expect(200);
+    assert_eq!(table.body["metadata"], plain.body["metadata"]);
+    assert_eq!((table.body["kind"].as_str(), table.body["rows"].as_array().unwrap().len()), (Some("Table"), 2));
+    let partial = accept("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+    let partial = server.send("GET", &path, &partial, "").await.expect(200);
+    assert_eq!(partial.body["kind"], "PartialObjectMetadataList");
+    assert_eq!((partial.names(), partial.body["items"][0].get("data")), (plain.names(), None));
+    let pretty = server.get(&format!("{path}&pretty=1")).await.expect(200);
+    assert_eq!(pretty.body, plain.body);
+    assert!(pretty.text.contains("\n  "));
+    let empty = server.get("/api/v1/namespaces/none/configmaps").await.expect(200);
+    assert_eq!(empty.body["items"], json!([]));
+}
+
+#[tokio::test]
 async fn long_lists_are_whole() {
     let server = with_maps(1203).await;
     let all = server.get(CONFIG_MAPS).await.expect(200);

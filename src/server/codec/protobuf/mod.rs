@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 
 mod decode;
 mod encode;
+mod list;
 mod wire;
+
+pub use list::List;
 
 /// What every Kubernetes protobuf body begins with.
 pub const MAGIC: &[u8] = b"k8s\0";

@@ -1,9 +1,12 @@
 //! MutatingWebhookConfiguration (`admissionregistration.k8s.io/v1`).
 
+use super::validatingwebhookconfiguration::validate_webhooks;
 use super::validatingwebhookconfiguration::{default_webhook, row};
+use crate::field::Errors;
 use crate::object::Object;
 use crate::server::kinds::cells::integer;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::check;
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -31,6 +34,10 @@ impl Strategy for MutatingWebhookConfiguration {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn validate(&self, configuration: &Object, errors: &mut Errors) {
+        check(configuration, errors, |configuration| validate_webhooks(&configuration.get("webhooks")));
     }
 
     fn row(&self, configuration: &Object, now: i64) -> Vec<Value> {

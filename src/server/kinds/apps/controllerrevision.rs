@@ -1,8 +1,10 @@
 //! ControllerRevision (`apps/v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{check, check_change};
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -19,6 +21,19 @@ pub static KIND: Kind = Kind {
 struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn validate(&self, revision: &Object, errors: &mut Errors) {
+        check(revision, errors, |revision| {
+            if !revision.get("data").is_set() {
+                revision.get("data").required("data is mandatory");
+            }
+            revision.get("revision").non_negative();
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, old| new.get("data").immutable(&old.get("data")));
+    }
+
     fn row(&self, revision: &Object, now: i64) -> Vec<Value> {
         vec![
             revision.name().into(),

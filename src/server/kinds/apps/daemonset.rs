@@ -1,9 +1,11 @@
 //! DaemonSet (`apps/v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
-use crate::server::kinds::podspec::defaults;
+use crate::server::kinds::podspec::{self, defaults};
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{View, check, check_change};
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -50,6 +52,44 @@ impl Strategy for DaemonSet {
         default_nil(spec, "revisionHistoryLimit", 10);
     }
 
+    fn validate(&self, set: &Object, errors: &mut Errors) {
+        check(set, errors, |set| {
+            let spec = set.get("spec");
+            rules::workload_selector(&spec, "daemonset");
+            podspec::restarting_template(&spec.get("template"));
+            let deadline = spec.at(&["template", "spec", "activeDeadlineSeconds"]);
+            if deadline.is_set() {
+                deadline.forbidden("activeDeadlineSeconds in DaemonSet is not Supported");
+            }
+            spec.get("minReadySeconds").non_negative();
+            validate_strategy(&spec.get("updateStrategy"));
+            spec.get("revisionHistoryLimit").non_negative();
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, old| {
+            new.at(&["spec", "selector"]).immutable(&old.at(&["spec", "selector"]));
+        });
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut Errors) {
+        const COUNTS: [&str; 7] = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+        ];
+        check(new, errors, |new| COUNTS.iter().for_each(|count| new.at(&["status", count]).non_negative()));
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        podspec::template_warnings(new)
+    }
+
     fn row(&self, set: &Object, now: i64) -> Vec<Value> {
         let [names, images] = containers(set, &["spec", "template", "spec"]);
         let status = |field: &str| number(set, &["status", field]).into();
@@ -66,5 +106,27 @@ impl Strategy for DaemonSet {
             images,
             selector(set.at(&["spec", "selector"])).into(),
         ]
+    }
+}
+
+fn validate_strategy(strategy: &View<'_>) {
+    let rolling = strategy.get("rollingUpdate");
+    match strategy.get("type").str() {
+        "OnDelete" => {}
+        "RollingUpdate" if !rolling.is_set() => rolling.required(""),
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+            rules::int_or_percent(&unavailable);
+            rules::int_or_percent(&surge);
+            let is_zero = |v: &View<'_>| rules::is_zero_int_or_percent(v.value());
+            match (is_zero(&unavailable), is_zero(&surge)) {
+                (false, false) => surge.invalid("may not be set when maxUnavailable is non-zero"),
+                (true, true) => unavailable.required("cannot be 0 when maxSurge is 0"),
+                _ => {}
+            }
+            rules::not_more_than_100_percent(&unavailable);
+            rules::not_more_than_100_percent(&surge);
+        }
+        _ => strategy.get("type").named(strategy.path().clone()).not_supported(&["RollingUpdate", "OnDelete"]),
     }
 }

@@ -1,9 +1,11 @@
 //! ReplicaSet (`apps/v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
-use crate::server::kinds::podspec::defaults;
+use crate::server::kinds::podspec::{self, defaults};
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{check, check_change};
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -42,6 +44,35 @@ impl Strategy for ReplicaSet {
 
     fn selectable_value(&self, set: &Object, field: &str) -> Option<String> {
         (field == "status.replicas").then(|| number(set, &["status", "replicas"]).to_string())
+    }
+
+    fn validate(&self, set: &Object, errors: &mut Errors) {
+        check(set, errors, |set| {
+            let spec = set.get("spec");
+            spec.get("replicas").non_negative();
+            spec.get("minReadySeconds").non_negative();
+            rules::workload_selector(&spec, "deployment");
+            podspec::restarting_template(&spec.get("template"));
+            let deadline = spec.at(&["template", "spec", "activeDeadlineSeconds"]);
+            if deadline.is_set() {
+                deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported");
+            }
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, old| {
+            new.at(&["spec", "selector"]).immutable(&old.at(&["spec", "selector"]));
+        });
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut Errors) {
+        let counts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        check(new, errors, |new| rules::replica_counts(&new.get("status"), &counts));
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        podspec::template_warnings(new)
     }
 
     fn row(&self, set: &Object, now: i64) -> Vec<Value> {

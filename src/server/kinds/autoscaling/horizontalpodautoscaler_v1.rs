@@ -4,6 +4,7 @@
 //! behavior under `autoscaling.alpha.kubernetes.io/`.
 
 use super::horizontalpodautoscaler::{COLUMNS, row};
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::tree::{child, default_nil};
 use crate::server::kinds::*;
@@ -31,6 +32,12 @@ impl Strategy for HorizontalPodAutoscaler {
         if let Some(spec) = child(hpa, "spec") {
             default_nil(spec, "minReplicas", 1);
         }
+    }
+
+    fn validate(&self, hpa: &Object, errors: &mut Errors) {
+        let mut stored = hpa.clone();
+        to_stored(&mut stored);
+        view::check(&stored, errors, |hpa| super::horizontalpodautoscaler::validate_spec(&hpa.get("spec")));
     }
 
     fn row(&self, hpa: &Object, now: i64) -> Vec<Value> {

@@ -1,10 +1,13 @@
 //! Service (`v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{check, check_change};
 use crate::server::kinds::*;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 pub static KIND: Kind = Kind {
     kind: "Service",
@@ -35,6 +38,8 @@ pub static KIND: Kind = Kind {
     ..Kind::BASE
 };
 
+mod validate;
+
 /// Seconds that a client stays with a backend under `sessionAffinity: ClientIP`.
 const AFFINITY_SECONDS: i64 = 10_800;
 
@@ -56,6 +61,35 @@ impl Strategy for Service {
 
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object) {
+        drop_type_dependents(new, old);
+    }
+
+    fn validate(&self, service: &Object, errors: &mut Errors) {
+        check(service, errors, validate::service);
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, validate::change);
+    }
+
+    fn validate_status_update(&self, new: &Object, _old: &Object, errors: &mut Errors) {
+        check(new, errors, validate::status);
+    }
+
+    /// Any DNS label since 1.36 (RelaxedServiceNameValidation).
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        names::dns_label(name)
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut all = Vec::new();
+        if !new.str_at(&["spec", "loadBalancerIP"]).is_empty() {
+            all.push("spec.loadBalancerIP is deprecated".to_owned());
+        }
+        all
     }
 
     fn row(&self, service: &Object, now: i64) -> Vec<Value> {
@@ -130,4 +164,43 @@ fn ports(service: &Object) -> String {
     };
     let ports = service.get("spec").map(|s| list(s, "ports")).unwrap_or_default();
     ports.iter().map(show).collect::<Vec<_>>().join(",")
+}
+
+/// What belonged to the old type goes with it, unless this update sets it anew.
+fn drop_type_dependents(new: &mut Object, old: &Object) {
+    let kind = |service: &Object| service.str_at(&["spec", "type"]).to_owned();
+    let (now, before) = (kind(new), kind(old));
+    if now == before {
+        return;
+    }
+    let balancer_only = ["allocateLoadBalancerNodePorts", "loadBalancerClass"];
+    for field in balancer_only.iter().filter(|_| before == "LoadBalancer") {
+        if new.at(&["spec", field]) == old.at(&["spec", field]) {
+            new.remove_at(&["spec", field]);
+        }
+    }
+    let external = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let has_ips = !list(&new["spec"], "externalIPs").is_empty();
+    if external(&before) && !external(&now) && !has_ips {
+        let policy = ["spec", "externalTrafficPolicy"];
+        if new.at(&policy) == old.at(&policy) {
+            new.remove_at(&policy);
+        }
+    }
+    if now == "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if new.at(&["spec", field]) == old.at(&["spec", field]) {
+                new.remove_at(&["spec", field]);
+            }
+        }
+    }
+    if external(&before) && matches!(now.as_str(), "ClusterIP" | "ExternalName") {
+        let former: BTreeSet<i64> =
+            list(&old["spec"], "ports").iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
+        for port in items(&mut new["spec"], "ports") {
+            if int_at(port, &["nodePort"]).is_some_and(|p| former.contains(&p)) {
+                port.remove_at(&["nodePort"]);
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`core::event`]: crate::server::kinds::core::event
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::{text, wide};
 use crate::server::kinds::*;
@@ -58,6 +59,12 @@ struct Event;
 impl Strategy for Event {
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn validate(&self, event: &Object, errors: &mut Errors) {
+        let mut stored = event.clone();
+        to_stored(&mut stored);
+        core::event::KIND.strategy.validate(&stored, errors);
     }
 
     fn row(&self, event: &Object, now: i64) -> Vec<Value> {

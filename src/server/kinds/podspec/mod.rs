@@ -18,7 +18,7 @@ use crate::server::kinds::{names, rules};
 use std::collections::{BTreeSet, HashMap};
 
 pub use volumes::{csi_driver_name, host_path, volume_sources};
-pub use warnings::warnings;
+pub use warnings::{template_warnings, warnings};
 
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCH_PATHS: usize = 32;

@@ -13,6 +13,11 @@ const OLD_NODE_LABELS: [(&str, &str); 5] = [
     ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
 ];
 
+/// Warnings about the template of a workload kind.
+pub fn template_warnings(object: &Value) -> Vec<String> {
+    object.at(&["spec", "template", "spec"]).map(|spec| warnings(spec, "spec.template.spec")).unwrap_or_default()
+}
+
 /// Warnings about the pod spec at `path`.
 pub fn warnings(spec: &Value, path: &str) -> Vec<String> {
     let mut all = Vec::new();

@@ -1,8 +1,10 @@
 //! RoleBinding (`rbac.authorization.k8s.io/v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{View, check, check_change};
 use crate::server::kinds::*;
 
 pub static KIND: Kind = Kind {
@@ -35,6 +37,14 @@ impl Strategy for RoleBinding {
 
     fn validate_name(&self, name: &str) -> Result<(), String> {
         names::path_segment(name)
+    }
+
+    fn validate(&self, binding: &Object, errors: &mut Errors) {
+        check(binding, errors, |binding| validate_binding(binding, true));
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, validate_change);
     }
 
     fn row(&self, binding: &Object, now: i64) -> Vec<Value> {
@@ -71,4 +81,45 @@ pub fn row(binding: &Object, now: i64) -> Vec<Value> {
         subjects("Group", plain),
         subjects("ServiceAccount", account),
     ]
+}
+
+/// Either kind of binding.
+pub fn validate_binding(binding: &View<'_>, is_namespaced: bool) {
+    let role = binding.get("roleRef");
+    role.get("apiGroup").one_of(&[GROUP]);
+    role.get("kind").one_of(if is_namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] });
+    if role.get("name").require() {
+        role.get("name").format(names::path_segment);
+    }
+    binding.get("subjects").items().for_each(|subject| validate_subject(&subject, is_namespaced));
+}
+
+fn validate_subject(subject: &View<'_>, is_namespaced: bool) {
+    let (name, group, namespace) = (subject.get("name"), subject.get("apiGroup"), subject.get("namespace"));
+    name.require();
+    match subject.get("kind").str() {
+        "ServiceAccount" => {
+            name.format_if_set(names::dns_subdomain);
+            if !group.is_empty() {
+                group.not_supported(&[""]);
+            }
+            if !is_namespaced && namespace.is_empty() {
+                namespace.required("");
+            }
+        }
+        kind @ ("User" | "Group") => {
+            if name.is_empty() {
+                name.invalid_value("", format!("{} name cannot be empty", kind.to_lowercase()));
+            }
+            group.one_of(&[GROUP]);
+        }
+        _ => subject.get("kind").not_supported(&["ServiceAccount", "User", "Group"]),
+    }
+}
+
+/// A binding grants one role for life: delete it and make another.
+pub fn validate_change(new: &View<'_>, old: &View<'_>) {
+    if new.get("roleRef").value() != old.get("roleRef").value() {
+        new.get("roleRef").invalid("cannot change roleRef");
+    }
 }

@@ -1,8 +1,10 @@
 //! CSIDriver (`storage.k8s.io/v1`).
 
+use crate::field::Errors;
 use crate::object::{Object, ObjectExt};
 use crate::server::kinds::cells::*;
 use crate::server::kinds::tree::*;
+use crate::server::kinds::view::{check, check_change};
 use crate::server::kinds::*;
 use serde_json::json;
 
@@ -43,6 +45,23 @@ impl Strategy for CsiDriver {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn validate(&self, driver: &Object, errors: &mut Errors) {
+        check(driver, errors, |driver| {
+            let spec = driver.get("spec");
+            podspec::csi_driver_name(&driver.at(&["metadata", "name"]));
+            spec.get("volumeLifecycleModes").items().for_each(|mode| mode.one_of(&["Ephemeral", "Persistent"]));
+            spec.get("fsGroupPolicy").one_of_if_set(&["File", "None", "ReadWriteOnceWithFSType"]);
+        });
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object, errors: &mut Errors) {
+        check_change(new, old, errors, |new, old| {
+            for field in ["attachRequired", "volumeLifecycleModes"] {
+                new.at(&["spec", field]).immutable(&old.at(&["spec", field]));
+            }
+        });
     }
 
     fn row(&self, driver: &Object, now: i64) -> Vec<Value> {
