@@ -55,6 +55,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     write_kubeconfig(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
     api.set_ready();
+    api.start(root);
 
     renew_certificates(pki.clone(), root);
     let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());

@@ -128,6 +128,7 @@ async fn choose_address(
         address => address.to_owned(),
     };
     let path = Path::new("spec").child("clusterIPs");
+    check_families(new, errors);
     if asked == "None" {
         set_addresses(new, "None");
         return Ok(None);
@@ -162,6 +163,19 @@ async fn choose_address(
     }
     set_addresses(new, &asked);
     Ok(Some(wanted))
+}
+
+/// There is one range, of IPv4 addresses.
+fn check_families(service: &Object, errors: &mut Errors) {
+    let spec = Path::new("spec");
+    let policy = service.str_at(&["spec", "ipFamilyPolicy"]);
+    if policy == "RequireDualStack" {
+        errors.invalid(&spec.child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services");
+    }
+    let families = service.at(&["spec", "ipFamilies"]).and_then(Value::as_array).into_iter().flatten();
+    for (i, family) in families.enumerate().filter(|(_, f)| *f != "IPv4") {
+        errors.invalid(&spec.child("ipFamilies").index(i), family.clone(), "not configured on this cluster");
+    }
 }
 
 fn set_addresses(service: &mut Object, address: &str) {

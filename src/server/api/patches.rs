@@ -93,6 +93,10 @@ impl Patch {
         let mut new = match (self.kind, typed) {
             (Kind::Json, _) => patch::json::patch(current, &self.bytes)?,
             (Kind::Strategic, Some(typed)) => patch::strategic::patch(current, &self.tree, typed)?,
+            (Kind::Apply, _) => {
+                let why = "server-side apply is not supported on this subresource";
+                return Err(Status::new(Reason::UnsupportedMediaType, why));
+            }
             _ => patch::merge::patch(current, &self.tree),
         };
         if let Some(typed) = typed {

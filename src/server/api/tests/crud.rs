@@ -238,6 +238,17 @@ async fn paths_outside_resources() {
 }
 
 #[tokio::test]
+async fn a_panic_is_one_requests_own() {
+    let mut parts = Parts::new(Registry::new(Memory::open()));
+    let broken: crate::server::api::Endpoint = Arc::new(|_, _| Box::pin(async { panic!("on purpose") }));
+    parts.endpoints.push(("/broken", broken));
+    let server = Server { api: Api::new(parts) };
+    let answer = server.get("/broken/x").await.expect(500);
+    assert_eq!(answer.body["reason"], "InternalError");
+    server.get("/version").await.expect(200);
+}
+
+#[tokio::test]
 async fn events_expire() {
     let server = Server::ready().await;
     let event = |name: &str, time: &str| json!({

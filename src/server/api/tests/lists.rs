@@ -126,6 +126,17 @@ async fn long_lists_are_whole() {
     let server = with_maps(1203).await;
     let all = server.get(CONFIG_MAPS).await.expect(200);
     assert_eq!(all.names().len(), 1203);
+    // Over the network large answers are compressed.
+    let mut request = Request::get(CONFIG_MAPS).header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let groups = vec![UserInfo::MASTERS.to_owned()];
+    let peer = crate::server::authn::PeerCertificate { user: "remote".into(), groups, fingerprint: String::new() };
+    request.extensions_mut().insert(peer);
+    let response = server.api.handle(request).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
+    assert_eq!(text, all.text);
     let mut names: Vec<String> = Vec::new();
     let mut token = String::new();
     loop {

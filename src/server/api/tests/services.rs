@@ -45,6 +45,20 @@ async fn no_address_where_none_is_wanted() {
 }
 
 #[tokio::test]
+async fn one_family_is_configured() {
+    let server = Server::ready().await;
+    for (spec, field) in [
+        (json!({"ipFamilyPolicy": "RequireDualStack"}), "spec.ipFamilyPolicy"),
+        (json!({"ipFamilies": ["IPv6"]}), "spec.ipFamilies[0]"),
+    ] {
+        let refused = server.post(SERVICES, service("a", spec)).await.expect(422);
+        assert!(refused.message().contains(field), "{}", refused.message());
+    }
+    let either = server.post(SERVICES, service("a", json!({"ipFamilyPolicy": "PreferDualStack"}))).await.expect(201);
+    assert_eq!(either.body["spec"]["ipFamilies"], json!(["IPv4"]));
+}
+
+#[tokio::test]
 async fn node_ports() {
     let server = Server::ready().await;
     let spec = json!({"type": "NodePort", "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]});
