@@ -278,7 +278,9 @@ pub fn qualified_name(key: &str) -> Result<(), String> {
         None => (None, key),
     };
     if name.contains('/') {
-        return Err(format!("a qualified {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+        return Err(format!(
+            "a qualified {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        ));
     }
     match prefix {
         Some("") => return Err("prefix part must be non-empty".to_owned()),
@@ -308,7 +310,9 @@ fn check_key(key: &str) -> Result<(), String> {
 
 fn check_value(key: &str, operator: Operator, value: &str) -> Result<(), String> {
     if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
-        return Err(format!("values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"));
+        return Err(format!(
+            "values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+        ));
     }
     label_value(value).map_err(|why| format!("values[0][{key}]: Invalid value: {value:?}: {why}"))
 }
@@ -455,7 +459,8 @@ mod tests {
         let labels = |key: &str| (key == "app").then_some("web");
         assert!(parse(serde_json::json!({})).matches(labels));
         assert!(parse(serde_json::json!({"matchLabels": {"app": "web"}})).matches(labels));
-        let expression = serde_json::json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]});
+        let expression =
+            serde_json::json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]});
         assert!(!parse(expression).matches(labels));
         assert!(!LabelSelector::from_object(None).unwrap().matches(labels));
     }

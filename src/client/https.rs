@@ -175,7 +175,12 @@ fn resolve(dir: Option<&Path>, file: &str) -> PathBuf {
 }
 
 /// PEM from inline base64, else from a file, else none.
-fn pem(data: &Option<String>, file: &Option<String>, dir: Option<&Path>, what: &str) -> anyhow::Result<Option<Vec<u8>>> {
+fn pem(
+    data: &Option<String>,
+    file: &Option<String>,
+    dir: Option<&Path>,
+    what: &str,
+) -> anyhow::Result<Option<Vec<u8>>> {
     match (data, file) {
         (Some(data), _) => {
             let bytes = BASE64_STANDARD.decode(data.trim()).with_context(|| format!("{what}-data is not base64"))?;
@@ -202,7 +207,9 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
         let mut roots = RootCertStore::empty();
         let authority = authority.context("the cluster names no certificate-authority")?;
         for certificate in CertificateDer::pem_slice_iter(&authority) {
-            roots.add(certificate.context("parsing certificate-authority")?).context("trusting certificate-authority")?;
+            roots
+                .add(certificate.context("parsing certificate-authority")?)
+                .context("trusting certificate-authority")?;
         }
         builder.with_root_certificates(roots)
     };
@@ -212,7 +219,9 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
         (Some(certificate), Some(key)) => {
             let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
             let key = PrivateKeyDer::from_pem_slice(&key).context("parsing client-key")?;
-            builder.with_client_auth_cert(chain.context("parsing client-certificate")?, key).context("client certificate")?
+            builder
+                .with_client_auth_cert(chain.context("parsing client-certificate")?, key)
+                .context("client certificate")?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -280,7 +289,8 @@ impl tower::Service<Uri> for Connector {
         Box::pin(async move {
             let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().unwrap_or(443);
-            let name = ServerName::try_from(server_name.unwrap_or_else(|| host.clone())).map_err(std::io::Error::other)?;
+            let name =
+                ServerName::try_from(server_name.unwrap_or_else(|| host.clone())).map_err(std::io::Error::other)?;
             let connect = async {
                 let tcp = TcpStream::connect((host.as_str(), port)).await?;
                 tcp.set_nodelay(true)?;

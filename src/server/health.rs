@@ -16,7 +16,7 @@ pub const GIT_VERSION: &str = crate::KUBERNETES_VERSION;
 type Check = fn(&Api) -> Result<(), &'static str>;
 
 /// Checks by name, in the order they are shown.
-const CHECKS: &[(&str, Check)] = 
+const CHECKS: &[(&str, Check)] =
     &[("ping", |_| Ok(())), ("etcd", store), ("poststarthook/bootstrap", ready), ("shutdown", shutdown)];
 
 /// `/livez` must not fail because the server is starting or stopping in order.

@@ -21,8 +21,21 @@ pub struct Label {
 
 impl Label {
     const VERBS: [&str; 15] = [
-        "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "post", "put", "head",
-        "options", "connect", "proxy", "trace",
+        "get",
+        "list",
+        "watch",
+        "create",
+        "update",
+        "patch",
+        "delete",
+        "deletecollection",
+        "post",
+        "put",
+        "head",
+        "options",
+        "connect",
+        "proxy",
+        "trace",
     ];
 
     /// The verb if it is a known one, else "other".
@@ -93,15 +106,26 @@ impl Metrics {
         gauge(&mut out, "apiserver_longrunning_requests", "Running watches.", watches as f64);
         gauge(&mut out, "kedge_store_revision", "Revision of the last write.", store.revision().0 as f64);
         gauge(&mut out, "kedge_store_compacted_revision", "Oldest readable revision.", store.compacted().0 as f64);
-        gauge(&mut out, "apiserver_storage_size_bytes", "Bytes that the store uses on disk.", store.disk_bytes() as f64);
-        gauge(&mut out, "kedge_store_written_bytes", "Bytes written to disk since start.", store.written_bytes() as f64);
+        gauge(
+            &mut out,
+            "apiserver_storage_size_bytes",
+            "Bytes that the store uses on disk.",
+            store.disk_bytes() as f64,
+        );
+        gauge(
+            &mut out,
+            "kedge_store_written_bytes",
+            "Bytes written to disk since start.",
+            store.written_bytes() as f64,
+        );
         render_process(&mut out);
         out
     }
 
     fn render_requests(&self, out: &mut String) {
         let counts = self.counts.lock();
-        let _ = writeln!(out, "# HELP apiserver_request_total Answered requests.\n# TYPE apiserver_request_total counter");
+        let _ =
+            writeln!(out, "# HELP apiserver_request_total Answered requests.\n# TYPE apiserver_request_total counter");
         for ((label, code), count) in &counts.requests {
             let _ = writeln!(out, "apiserver_request_total{{{},code=\"{code}\"}} {count}", words(label));
         }
@@ -113,7 +137,8 @@ impl Metrics {
                 let _ = writeln!(out, "{name}_bucket{{{words},le=\"{bound}\"}} {count}");
             }
             let _ = writeln!(out, "{name}_bucket{{{words},le=\"+Inf\"}} {}", latency.count);
-            let _ = writeln!(out, "{name}_sum{{{words}}} {}\n{name}_count{{{words}}} {}", latency.seconds, latency.count);
+            let _ =
+                writeln!(out, "{name}_sum{{{words}}} {}\n{name}_count{{{words}}} {}", latency.seconds, latency.count);
         }
     }
 }

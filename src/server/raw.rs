@@ -36,7 +36,8 @@ pub fn store_form(object: &mut Object) -> Result<Bytes> {
 
 /// The object of a stored value, with its revision as `metadata.resourceVersion`.
 pub fn parse(value: &[u8], revision: Revision) -> Result<Object> {
-    let mut object: Object = serde_json::from_slice(value).map_err(|e| Status::internal(format!("stored value: {e}")))?;
+    let mut object: Object =
+        serde_json::from_slice(value).map_err(|e| Status::internal(format!("stored value: {e}")))?;
     object.metadata_mut().insert("resourceVersion".to_owned(), revision.to_string().into());
     Ok(object)
 }
@@ -198,7 +199,10 @@ mod tests {
         expected.remove_at(&["apiVersion"]);
         assert_eq!(serde_json::from_slice::<Value>(&item).unwrap(), expected);
         let labels = &stored[find(&stored, &["metadata", "labels"]).unwrap()];
-        assert_eq!((plain_str(labels, "a"), plain_str(labels, "d"), plain_str(labels, "e")), (Some("b-c"), Some(""), None));
+        assert_eq!(
+            (plain_str(labels, "a"), plain_str(labels, "d"), plain_str(labels, "e")),
+            (Some("b-c"), Some(""), None)
+        );
     }
 
     #[test]

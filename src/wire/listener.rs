@@ -194,7 +194,10 @@ mod tests {
         assert_eq!(there.get("a").await.unwrap(), made);
         assert_eq!(there.list(&ListParams::default()).await.unwrap().items.len(), 1);
         let event = watch.try_next().await.unwrap();
-        assert!(matches!(&event, Some(WatchEvent::Added(found)) if found.metadata.name.as_deref() == Some("a")), "{event:?}");
+        assert!(
+            matches!(&event, Some(WatchEvent::Added(found)) if found.metadata.name.as_deref() == Some("a")),
+            "{event:?}"
+        );
         let missing = there.get("none").await.unwrap_err();
         assert!(matches!(&missing, kube::Error::Api(status) if status.reason == "NotFound"), "{missing:?}");
 

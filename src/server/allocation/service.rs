@@ -122,7 +122,7 @@ async fn choose_address(
         spec.iter().for_each(|field| drop(new.remove_at(&["spec", field])));
         return Ok(None);
     }
-    let first = new.at(&["spec", "clusterIPs", ]).and_then(|l| l.get(0)).and_then(Value::as_str).unwrap_or("").to_owned();
+    let first = new.at(&["spec", "clusterIPs"]).and_then(|l| l.get(0)).and_then(Value::as_str).unwrap_or("").to_owned();
     let asked = match new.str_at(&["spec", "clusterIP"]) {
         "" => first,
         address => address.to_owned(),
@@ -222,7 +222,11 @@ async fn choose_ports(
         }
         if !network.is_node_port(asked) {
             let (first, last) = network.node_ports;
-            errors.invalid(&path, asked, format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"));
+            errors.invalid(
+                &path,
+                asked,
+                format!("provided port is not in the valid range. The range of valid ports is {first}-{last}"),
+            );
         } else if address::exists(store, port::key(asked)).await? {
             errors.invalid(&path, asked, "provided port is already allocated");
         } else {
@@ -271,7 +275,9 @@ async fn health_port(
     if let Some(asked) = number(new.at(&["spec", "healthCheckNodePort"])) {
         if !had.contains(&asked) {
             if !network.is_node_port(asked) || address::exists(store, port::key(asked)).await? {
-                let why = format!("failed to allocate requested HealthCheck NodePort {asked}: provided port is already allocated");
+                let why = format!(
+                    "failed to allocate requested HealthCheck NodePort {asked}: provided port is already allocated"
+                );
                 return Err(Status::internal(why));
             }
             port::take(extra, asked, new);

@@ -8,7 +8,9 @@ use crate::server::document::{Asked, Document};
 use crate::server::{discovery, health, openapi};
 use crate::status::{Result, Status, Success};
 use axum::body::Body;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{HeaderName, HeaderValue, Method, Response};
 use std::sync::Arc;
 
@@ -52,8 +54,10 @@ impl Api {
     }
 
     fn endpoint(&self, path: &str) -> Option<super::Endpoint> {
-        let under = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let found = self.parts.endpoints.iter().filter(|(prefix, _)| under(prefix)).max_by_key(|(prefix, _)| prefix.len());
+        let under =
+            |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let found =
+            self.parts.endpoints.iter().filter(|(prefix, _)| under(prefix)).max_by_key(|(prefix, _)| prefix.len());
         found.map(|(_, endpoint)| endpoint.clone())
     }
 

@@ -10,6 +10,7 @@ use crate::server::metrics::{Label, Metrics};
 use crate::server::registry::Registry;
 use crate::server::request::{Query, RequestInfo, UserInfo};
 use crate::status::{Reason, Result, Status};
+use crate::task::Group;
 use async_trait::async_trait;
 use axum::body::Body;
 use futures::FutureExt;
@@ -21,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use crate::task::Group;
 
 mod body;
 mod documents;

@@ -94,7 +94,12 @@ impl Call {
     }
 
     /// Run the mutating admission plugins.
-    pub async fn admit(&mut self, operation: Operation, object: Option<&mut Object>, old: Option<&Object>) -> Result<()> {
+    pub async fn admit(
+        &mut self,
+        operation: Operation,
+        object: Option<&mut Object>,
+        old: Option<&Object>,
+    ) -> Result<()> {
         let api = self.api.clone();
         let mut request = self.admission(operation, object, old, &*api);
         for plugin in api.plugins() {
@@ -104,7 +109,12 @@ impl Call {
     }
 
     /// Run the validating admission plugins.
-    pub async fn check(&mut self, operation: Operation, object: Option<&mut Object>, old: Option<&Object>) -> Result<()> {
+    pub async fn check(
+        &mut self,
+        operation: Operation,
+        object: Option<&mut Object>,
+        old: Option<&Object>,
+    ) -> Result<()> {
         let api = self.api.clone();
         let request = self.admission(operation, object, old, &*api);
         for plugin in api.plugins() {

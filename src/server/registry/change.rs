@@ -134,7 +134,11 @@ impl Call {
         if value == kv.value {
             // Nothing changed: no revision, no event.
             new.metadata_mut().insert("resourceVersion".to_owned(), kv.mod_revision.to_string().into());
-            return Ok(Outcome::Done(Answer { success: Success::Ok, object: new, stored: Some((value, kv.mod_revision)) }));
+            return Ok(Outcome::Done(Answer {
+                success: Success::Ok,
+                object: new,
+                stored: Some((value, kv.mod_revision)),
+            }));
         }
         let mut txn = Txn {
             compare: vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)],
@@ -189,9 +193,14 @@ impl Call {
         }
         let stored = old.get("metadata").and_then(Value::as_object);
         let metadata = new.metadata_mut();
-        for field in
-            ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
-        {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+        ] {
             match stored.and_then(|m| m.get(field)) {
                 Some(value) => metadata.insert(field.to_owned(), value.clone()),
                 None => metadata.remove(field),

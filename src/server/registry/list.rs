@@ -116,7 +116,13 @@ impl Listed {
         let mut items = Vec::new();
         while let Some(page) = self.next().await? {
             for kv in &page {
-                items.push(table::item(kind, Candidate::new(kv).into_object(kind)?, shape.view, shape.include, shape.now));
+                items.push(table::item(
+                    kind,
+                    Candidate::new(kv).into_object(kind)?,
+                    shape.view,
+                    shape.include,
+                    shape.now,
+                ));
             }
         }
         Ok(table::list(kind, self.meta(), items, shape.view))
@@ -176,7 +182,8 @@ impl Writing {
             self.items += 1;
             self.item(kv, &mut out)?;
         }
-        let more = page.is_some() && self.list.rest.is_none() && (self.list.page.is_some() || self.list.pager.left() > 0);
+        let more =
+            page.is_some() && self.list.rest.is_none() && (self.list.page.is_some() || self.list.pager.left() > 0);
         if !more {
             out.extend_from_slice(b"],\"metadata\":");
             serde_json::to_writer(&mut out, &self.list.meta()).map_err(Status::internal)?;

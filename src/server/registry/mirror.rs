@@ -73,7 +73,8 @@ impl Mirror {
     async fn follow(&self, registry: &Registry, kind: &'static Kind) -> Result<(), Error> {
         let range = range_of(kind, "");
         let list = registry.store().range(RangeRequest::of(range.clone())).await?;
-        let objects = list.kvs.iter().filter_map(|kv| Some(keyed(parse(kind, &kv.value, kv.mod_revision).ok()?))).collect();
+        let objects =
+            list.kvs.iter().filter_map(|kv| Some(keyed(parse(kind, &kv.value, kv.mod_revision).ok()?))).collect();
         *self.objects.write() = objects;
         self.revision.store(list.revision.0, Ordering::Release);
         self.synced.send_replace(true);

@@ -150,8 +150,11 @@ pub fn store_error(error: store::Error) -> Status {
 
 /// A read that must not be older than a revision which does not exist yet.
 pub fn too_large_revision(current: Revision) -> Status {
-    Status::timeout(format!("Too large resource version: current: {current}"), 1)
-        .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+    Status::timeout(format!("Too large resource version: current: {current}"), 1).with_cause(
+        "ResourceVersionTooLarge",
+        "Too large resource version",
+        "",
+    )
 }
 
 #[async_trait]

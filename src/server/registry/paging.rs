@@ -52,8 +52,16 @@ impl Pager {
             }
             _ => whole,
         };
-        let mut pager =
-            Pager { store, range, prefix, revision: None, snapshot: Revision(0), left: 0, done: false, from_token: false };
+        let mut pager = Pager {
+            store,
+            range,
+            prefix,
+            revision: None,
+            snapshot: Revision(0),
+            left: 0,
+            done: false,
+            from_token: false,
+        };
         if options.continue_token.is_empty() {
             pager.start_at(options)?;
         } else {
@@ -69,8 +77,8 @@ impl Pager {
             return Err(too_large_revision(current));
         }
         // A limited list at a revision means exactly that revision, unless it says otherwise (upstream's legacy rule).
-        let exact = options.revision_match == Match::Exact
-            || (options.revision_match == Match::Unset && options.limit > 0);
+        let exact =
+            options.revision_match == Match::Exact || (options.revision_match == Match::Unset && options.limit > 0);
         if exact {
             self.revision = Some(asked);
         }

@@ -47,7 +47,8 @@ fn approved(old: Option<&Object>, given: &Object, now: &str) -> Object {
     }
     let mut conditions: Vec<Value> =
         given.at(&["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    let before = old.and_then(|o| o.at(&["status", "conditions"])).and_then(Value::as_array).cloned().unwrap_or_default();
+    let before =
+        old.and_then(|o| o.at(&["status", "conditions"])).and_then(Value::as_array).cloned().unwrap_or_default();
     for condition in &mut conditions {
         let same = before.iter().find(|b| b.get("type") == condition.get("type"));
         let unchanged = same.is_some_and(|b| b.get("status") == condition.get("status"));

@@ -44,7 +44,11 @@ async fn bind(call: &mut Call, name: &str, binding: &Object) -> Result<()> {
     let mut make = |old: Option<&Object>| {
         let mut pod = old.cloned().unwrap_or_default();
         if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", binding.uid(), pod.uid());
+            let why = format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                binding.uid(),
+                pod.uid()
+            );
             return Err(Status::conflict(kind.group, kind.plural, name, why));
         }
         if pod.is_deleting() {

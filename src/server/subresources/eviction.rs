@@ -47,7 +47,9 @@ async fn check_budgets(call: &Call, pod: &Object, options: &DeleteOptions) -> Re
     match covering.as_slice() {
         [] => Ok(()),
         [budget] => spend(call, budget, pod, options).await,
-        _ => Err(Status::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+        _ => Err(Status::internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+        )),
     }
 }
 

@@ -70,8 +70,7 @@ async fn whole(mut call: Call, incoming: Incoming, part: Part) -> Result<Respons
 /// The body of a subresource with a kind of its own, decoded and checked.
 async fn body(call: &mut Call, request: Request<Body>, gvk: (&str, &str, &str)) -> Result<Object> {
     let headers = request.headers().clone();
-    let (object, warnings) =
-        read_object(&headers, request.into_body(), gvk, typed(gvk), call.write.validation).await?;
+    let (object, warnings) = read_object(&headers, request.into_body(), gvk, typed(gvk), call.write.validation).await?;
     call.warnings.extend(warnings);
     Ok(object)
 }

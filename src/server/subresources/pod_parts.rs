@@ -64,9 +64,8 @@ fn merged(part: &PodPart, old: Option<&Object>, given: &Object) -> Result<Object
 
 /// Ephemeral containers are only added: those that exist stay as they are (KEP-277).
 fn ephemeral(stored: &Object, given: &Object) -> Result<Object> {
-    let list = |pod: &Object| {
-        pod.at(&["spec", "ephemeralContainers"]).and_then(Value::as_array).cloned().unwrap_or_default()
-    };
+    let list =
+        |pod: &Object| pod.at(&["spec", "ephemeralContainers"]).and_then(Value::as_array).cloned().unwrap_or_default();
     let (before, after) = (list(stored), list(given));
     let mut errors = Errors::new();
     let path = Path::new("spec").child("ephemeralContainers");
@@ -75,7 +74,8 @@ fn ephemeral(stored: &Object, given: &Object) -> Result<Object> {
             None => errors.forbidden(&path, "existing ephemeral containers may not be removed"),
             Some(i) if after[i] != *old => {
                 let name = old.str_at(&["name"]);
-                errors.forbidden(&path.index(i), format!("existing ephemeral containers \"{name}\" may not be changed"));
+                errors
+                    .forbidden(&path.index(i), format!("existing ephemeral containers \"{name}\" may not be changed"));
             }
             Some(_) => {}
         }
@@ -126,7 +126,10 @@ mod tests {
         given["spec"]["containers"][0] = json!({"name": "a", "image": "z", "resources": {"requests": {"cpu": "1"}}});
         let new = merged(&RESIZE, Some(&pod), &given).unwrap();
         assert_eq!(new["spec"]["containers"][0]["resources"], json!({"requests": {"cpu": "1"}}));
-        assert_eq!((new["spec"]["containers"][0]["image"].as_str(), new["spec"]["nodeName"].as_str()), (Some("x"), Some("n")));
+        assert_eq!(
+            (new["spec"]["containers"][0]["image"].as_str(), new["spec"]["nodeName"].as_str()),
+            (Some("x"), Some("n"))
+        );
         given["spec"]["ephemeralContainers"] = json!([{"name": "e", "image": "y"}, {"name": "f"}]);
         let new = merged(&EPHEMERAL_CONTAINERS, Some(&pod), &given).unwrap();
         assert_eq!(new["spec"]["ephemeralContainers"].as_array().unwrap().len(), 2);

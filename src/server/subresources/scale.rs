@@ -38,7 +38,9 @@ pub async fn serve(mut call: Call, incoming: Incoming) -> Result<Response<Body>>
         let mut make = |old: Option<&Object>| {
             let current = scale_of(old.unwrap_or(&Value::Null));
             let scale = match typed.filter(|_| patch.is_apply()) {
-                Some(typed) => crate::server::patch::apply::apply(Some(&current), patch.config(), manager, force, typed)?,
+                Some(typed) => {
+                    crate::server::patch::apply::apply(Some(&current), patch.config(), manager, force, typed)?
+                }
                 None => patch.patched(&current, typed, validation, &mut warnings)?,
             };
             Ok((scaled(old, &scale)?, false))
@@ -61,9 +63,13 @@ fn scale_of(object: &Object) -> Object {
     let number = |path: &[&str]| object.at(path).and_then(Value::as_i64).unwrap_or(0);
     let selector = object.at(&["spec", "selector"]);
     // ReplicationControllers select by a plain map.
-    let is_plain = selector.and_then(Value::as_object).is_some_and(|s| s.values().all(Value::is_string) && !s.is_empty());
-    let selector =
-        if is_plain { LabelSelector::from_map(selector) } else { LabelSelector::from_object(selector).unwrap_or_default() };
+    let is_plain =
+        selector.and_then(Value::as_object).is_some_and(|s| s.values().all(Value::is_string) && !s.is_empty());
+    let selector = if is_plain {
+        LabelSelector::from_map(selector)
+    } else {
+        LabelSelector::from_object(selector).unwrap_or_default()
+    };
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": {}, "status": {"replicas": number(&["status", "replicas"])},

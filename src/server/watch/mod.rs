@@ -100,8 +100,9 @@ impl Watcher {
             (None, options.revision.unwrap_or(current))
         };
         let events = registry.store().watch(range, Some(Revision(from.0 + 1))).await.map_err(too_old)?;
-        let seconds =
-            options.timeout_seconds.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
+        let seconds = options
+            .timeout_seconds
+            .unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS));
         let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Watcher {
@@ -134,7 +135,8 @@ impl Watcher {
     async fn chunk(&mut self) -> Option<Bytes> {
         while !self.ended {
             let mut out = BytesMut::new();
-            let step = if self.initial.is_some() { self.initial_events(&mut out).await } else { self.live(&mut out).await };
+            let step =
+                if self.initial.is_some() { self.initial_events(&mut out).await } else { self.live(&mut out).await };
             if let Err(status) = step {
                 self.ended = true;
                 out.extend_from_slice(&self.error_frame(&status));
@@ -233,9 +235,11 @@ impl Watcher {
                 EventKind::Put => EventType::Added,
             });
         }
-        let matches_now = event.kind == EventKind::Put && self.selection.matches_shared(&event.kv, || shared.current(self.kind));
+        let matches_now =
+            event.kind == EventKind::Put && self.selection.matches_shared(&event.kv, || shared.current(self.kind));
         let previous = event.previous.as_ref();
-        let matched_before = previous.is_some_and(|kv| self.selection.matches_shared(kv, || shared.previous(self.kind)));
+        let matched_before =
+            previous.is_some_and(|kv| self.selection.matches_shared(kv, || shared.previous(self.kind)));
         match (matched_before, matches_now) {
             (false, true) => Some(EventType::Added),
             (true, true) => Some(EventType::Modified),

@@ -40,15 +40,57 @@ async fn refusals() {
         ("POST", format!("{CONFIG_MAPS}/a"), cm("a"), 405, "MethodNotAllowed", ""),
         ("POST", CONFIG_MAPS.into(), cm("Not_Valid"), 422, "Invalid", "metadata.name: Invalid value: \"Not_Valid\""),
         ("POST", CONFIG_MAPS.into(), json!({}), 422, "Invalid", "name or generateName is required"),
-        ("POST", CONFIG_MAPS.into(), json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p"}}), 400, "BadRequest", "cannot be handled as a ConfigMap"),
-        ("POST", CONFIG_MAPS.into(), json!({"metadata": {"name": "p", "namespace": "other"}}), 400, "BadRequest", "does not match the namespace"),
-        ("POST", CONFIG_MAPS.into(), json!({"metadata": {"name": "p", "resourceVersion": "1"}}), 400, "BadRequest", "resourceVersion should not be set"),
+        (
+            "POST",
+            CONFIG_MAPS.into(),
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p"}}),
+            400,
+            "BadRequest",
+            "cannot be handled as a ConfigMap",
+        ),
+        (
+            "POST",
+            CONFIG_MAPS.into(),
+            json!({"metadata": {"name": "p", "namespace": "other"}}),
+            400,
+            "BadRequest",
+            "does not match the namespace",
+        ),
+        (
+            "POST",
+            CONFIG_MAPS.into(),
+            json!({"metadata": {"name": "p", "resourceVersion": "1"}}),
+            400,
+            "BadRequest",
+            "resourceVersion should not be set",
+        ),
         ("POST", format!("{CONFIG_MAPS}?dryRun=Some"), cm("b"), 422, "Invalid", "dryRun"),
         ("PUT", format!("{CONFIG_MAPS}/a"), cm("b"), 400, "BadRequest", "does not match the name on the URL"),
         ("PUT", format!("{CONFIG_MAPS}/none"), cm("none"), 404, "NotFound", ""),
-        ("PUT", format!("{CONFIG_MAPS}/a"), json!({"metadata": {"name": "a", "resourceVersion": "1"}}), 409, "Conflict", "the object has been modified"),
-        ("PUT", format!("{CONFIG_MAPS}/a"), json!({"metadata": {"name": "a", "uid": "x"}}), 409, "Conflict", "Precondition failed: UID"),
-        ("DELETE", format!("{CONFIG_MAPS}/a"), json!({"preconditions": {"uid": "x"}}), 409, "Conflict", "Precondition failed: UID"),
+        (
+            "PUT",
+            format!("{CONFIG_MAPS}/a"),
+            json!({"metadata": {"name": "a", "resourceVersion": "1"}}),
+            409,
+            "Conflict",
+            "the object has been modified",
+        ),
+        (
+            "PUT",
+            format!("{CONFIG_MAPS}/a"),
+            json!({"metadata": {"name": "a", "uid": "x"}}),
+            409,
+            "Conflict",
+            "Precondition failed: UID",
+        ),
+        (
+            "DELETE",
+            format!("{CONFIG_MAPS}/a"),
+            json!({"preconditions": {"uid": "x"}}),
+            409,
+            "Conflict",
+            "Precondition failed: UID",
+        ),
         ("DELETE", format!("{CONFIG_MAPS}/none"), Value::Null, 404, "NotFound", ""),
     ];
     for (method, path, body, code, reason, message) in cases {
@@ -105,7 +147,10 @@ async fn updates_keep_identity_and_count_generations() {
     // The status write touches nothing else.
     let patch = json!({"spec": {"replicas": 1}, "status": {"replicas": 7}});
     let status = server.patch(&format!("{path}/status"), "merge-patch+json", patch).await.expect(200);
-    assert_eq!((status.body["status"]["replicas"].clone(), status.body["spec"]["replicas"].clone()), (7.into(), 5.into()));
+    assert_eq!(
+        (status.body["status"]["replicas"].clone(), status.body["spec"]["replicas"].clone()),
+        (7.into(), 5.into())
+    );
     assert_eq!(status.body["metadata"]["generation"], 2);
 }
 
@@ -129,7 +174,10 @@ async fn dry_run_stores_nothing() {
     server.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
     assert_eq!(server.api.registry().store().revision(), before);
     server.config_map("b", "1").await;
-    server.patch(&format!("{CONFIG_MAPS}/b?dryRun=All"), "merge-patch+json", json!({"data": {"v": "2"}})).await.expect(200);
+    server
+        .patch(&format!("{CONFIG_MAPS}/b?dryRun=All"), "merge-patch+json", json!({"data": {"v": "2"}}))
+        .await
+        .expect(200);
     server.delete(&format!("{CONFIG_MAPS}/b"), json!({"dryRun": ["All"]})).await.expect(200);
     assert_eq!(server.get(&format!("{CONFIG_MAPS}/b")).await.expect(200).body["data"]["v"], "1");
 }
@@ -158,7 +206,10 @@ async fn four_kinds_of_patches() {
     let merged = server.patch(&path, "strategic-merge-patch+json", strategic).await.expect(200);
     assert_eq!(merged.body["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
     let merge = json!({"metadata": {"annotations": {"a": "b"}}});
-    assert_eq!(server.patch(&path, "merge-patch+json", merge).await.expect(200).body["metadata"]["annotations"]["a"], "b");
+    assert_eq!(
+        server.patch(&path, "merge-patch+json", merge).await.expect(200).body["metadata"]["annotations"]["a"],
+        "b"
+    );
     server.patch(&path, "nonsense", json!({})).await.expect(415);
     server.patch(&path, "merge-patch+json", json!([])).await.expect(400);
     let test = json!([{"op": "test", "path": "/spec/replicas", "value": 99}]);
@@ -182,8 +233,12 @@ async fn server_side_apply() {
     assert_eq!(same.revision(), server.get(&path).await.revision());
     let forced = server.patch(&format!("{}&force=true", by("two")), "apply-patch+yaml", other).await.expect(200);
     assert_eq!(forced.body["spec"]["replicas"], 9);
-    let managers: Vec<&str> =
-        forced.body["metadata"]["managedFields"].as_array().unwrap().iter().filter_map(|m| m["manager"].as_str()).collect();
+    let managers: Vec<&str> = forced.body["metadata"]["managedFields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|m| m["manager"].as_str())
+        .collect();
     assert!(managers.contains(&"one") && managers.contains(&"two"), "{managers:?}");
     let force = format!("{path}?force=true");
     server.patch(&force, "merge-patch+json", json!({})).await.expect(422);
@@ -195,13 +250,16 @@ async fn views_and_formats() {
     server.config_map("a", "1").await;
     let path = format!("{CONFIG_MAPS}/a");
     let with = |accept: &'static str| [("accept", accept)];
-    let table = server.send("GET", CONFIG_MAPS, &with("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), "").await;
+    let table = server
+        .send("GET", CONFIG_MAPS, &with("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), "")
+        .await;
     let table = table.expect(200);
     assert_eq!(table.body["kind"], "Table");
     assert_eq!(table.body["columnDefinitions"][0]["name"], "Name");
     assert_eq!(table.body["rows"][0]["cells"][0], "a");
     assert_eq!(table.body["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let partial = server.send("GET", &path, &with("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "").await;
+    let partial =
+        server.send("GET", &path, &with("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), "").await;
     assert_eq!(partial.expect(200).body["kind"], "PartialObjectMetadata");
     let yaml = server.send("GET", &path, &with("application/yaml"), "").await.expect(200);
     assert!(yaml.text.contains("kind: ConfigMap"), "{}", yaml.text);
@@ -251,10 +309,12 @@ async fn a_panic_is_one_requests_own() {
 #[tokio::test]
 async fn events_expire() {
     let server = Server::ready().await;
-    let event = |name: &str, time: &str| json!({
-        "metadata": {"name": name}, "lastTimestamp": time, "reason": "R", "type": "Normal",
-        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
-    });
+    let event = |name: &str, time: &str| {
+        json!({
+            "metadata": {"name": name}, "lastTimestamp": time, "reason": "R", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        })
+    };
     let events = "/api/v1/namespaces/default/events";
     let created = crate::time::now_seconds();
     for (name, time) in [("old", "2001-01-01T00:00:00Z"), ("new", "2999-01-01T00:00:00Z")] {

@@ -103,11 +103,14 @@ async fn one_list_in_every_form() {
     let plain = server.get(&path).await.expect(200);
     let proto = server.raw("GET", &path, &accept("application/vnd.kubernetes.protobuf"), "").await;
     let bytes = proto.into_body().collect().await.unwrap().to_bytes();
-    let decoded = crate::server::codec::decode_body(crate::server::codec::Format::Protobuf, &bytes, ("", "", "")).unwrap();
+    let decoded =
+        crate::server::codec::decode_body(crate::server::codec::Format::Protobuf, &bytes, ("", "", "")).unwrap();
     assert_eq!(decoded.object["metadata"], plain.body["metadata"]);
-    let names: Vec<_> = decoded.object["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
+    let names: Vec<_> =
+        decoded.object["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()).collect();
     assert_eq!(names, plain.names());
-    let table = server.send("GET", &path, &accept("application/json;as=Table;v=v1;g=meta.k8s.io"), "").await.expect(200);
+    let table =
+        server.send("GET", &path, &accept("application/json;as=Table;v=v1;g=meta.k8s.io"), "").await.expect(200);
     assert_eq!(table.body["metadata"], plain.body["metadata"]);
     assert_eq!((table.body["kind"].as_str(), table.body["rows"].as_array().unwrap().len()), (Some("Table"), 2));
     let partial = accept("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");

@@ -10,11 +10,17 @@ async fn scale() {
     let path = format!("{DEPLOYMENTS}/d/scale");
     let got = server.get(&path).await.expect(200);
     assert_eq!((got.body["kind"].as_str(), got.body["apiVersion"].as_str()), (Some("Scale"), Some("autoscaling/v1")));
-    assert_eq!((got.body["spec"]["replicas"].clone(), got.body["status"]["selector"].clone()), (2.into(), "app=d".into()));
+    assert_eq!(
+        (got.body["spec"]["replicas"].clone(), got.body["status"]["selector"].clone()),
+        (2.into(), "app=d".into())
+    );
     let scaled = server.patch(&path, "merge-patch+json", json!({"spec": {"replicas": 7}})).await.expect(200);
     assert_eq!(scaled.body["spec"]["replicas"], 7);
     let object = server.get(&format!("{DEPLOYMENTS}/d")).await;
-    assert_eq!((object.body["spec"]["replicas"].clone(), object.body["metadata"]["generation"].clone()), (7.into(), 2.into()));
+    assert_eq!(
+        (object.body["spec"]["replicas"].clone(), object.body["metadata"]["generation"].clone()),
+        (7.into(), 2.into())
+    );
     let mut stale = got.body.clone();
     stale["spec"]["replicas"] = 1.into();
     server.put(&path, stale).await.expect(409);
@@ -52,11 +58,20 @@ async fn evictions_respect_budgets() {
     let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     server.patch(&format!("{PODS}/p/status"), "merge-patch+json", status).await.expect(200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
     server.post(budgets, budget).await.expect(201);
-    let counted = |allowed: u32| json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed,
-        "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
-    let set = |allowed| server.patch("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b/status", "merge-patch+json", counted(allowed));
+    let counted = |allowed: u32| {
+        json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed,
+        "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}})
+    };
+    let set = |allowed| {
+        server.patch(
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b/status",
+            "merge-patch+json",
+            counted(allowed),
+        )
+    };
     set(0).await.expect(200);
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     let refused = server.post(&format!("{PODS}/p/eviction"), eviction.clone()).await.expect(429);

@@ -145,7 +145,8 @@ async fn one_object_and_other_views() {
     let path = format!("{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name%3Db");
     let mut one = Events::open(&server, &path, "").await;
     let mut table = Events::open(&server, &path, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
-    let mut partial = Events::open(&server, &path, "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").await;
+    let mut partial =
+        Events::open(&server, &path, "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io").await;
     server.config_map("a", "1").await;
     server.config_map("b", "1").await;
     assert_eq!(one.brief().await, brief("ADDED", "b"));
