@@ -32,9 +32,13 @@ impl Strategy for StatefulSet {
         let Some(spec) = child(set, "spec") else { return };
         default_zero(spec, "podManagementPolicy", "OrderedReady");
         if let Some(strategy) = child_or_new(spec, "updateStrategy") {
-            default_zero(strategy, "type", "RollingUpdate");
+            // An explicit RollingUpdate without parameters stays without.
+            if is_zero(strategy, "type") {
+                default_zero(strategy, "type", "RollingUpdate");
+                child_or_new(strategy, "rollingUpdate");
+            }
             if strategy.str_at(&["type"]) == "RollingUpdate"
-                && let Some(rolling) = child_or_new(strategy, "rollingUpdate")
+                && let Some(rolling) = child(strategy, "rollingUpdate")
             {
                 default_nil(rolling, "partition", 0);
             }

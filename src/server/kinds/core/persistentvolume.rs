@@ -101,7 +101,7 @@ pub fn class(obj: &Object) -> &str {
 }
 
 /// Volume types of PersistentVolumes. What is not a file path is known to its driver alone.
-const SOURCES: &[(&str, fn(&View<'_>))] = &[
+const SOURCES: &[podspec::Source] = &[
     ("hostPath", podspec::host_path),
     ("gcePersistentDisk", |s| _ = s.get("pdName").require()),
     ("awsElasticBlockStore", |s| _ = s.get("volumeID").require()),

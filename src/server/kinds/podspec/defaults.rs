@@ -3,6 +3,7 @@
 //! Some defaults are written only into Pods, not into templates, so that templates stay what users wrote:
 //! [`pod`] has those, [`template_spec`] the rest.
 
+use crate::quantity::Quantity;
 use crate::server::kinds::tree::*;
 use serde_json::{Map, Value};
 
@@ -22,6 +23,7 @@ pub fn pod(pod: &mut Value) {
             }
         }
     }
+    super::resources::default_pod_level(spec);
     default_nil(spec, "enableServiceLinks", true);
     if bool_at(spec, &["hostNetwork"]) {
         host_network_ports(spec);
@@ -65,6 +67,25 @@ pub fn template(owner: &mut Value, path: &[&str]) {
     }
 }
 
+/// Quantities finer than a thousandth are rounded up: upstream cannot keep them.
+fn round_quantities(resources: &mut Value) {
+    for side in ["limits", "requests"] {
+        let list = resources.get_mut(side).and_then(Value::as_object_mut).into_iter().flatten();
+        for (_, quantity) in list {
+            let text = quantity.as_str().unwrap_or_default();
+            // Only these can be that fine.
+            if !text.contains(['n', 'u', '.', 'e', 'E']) {
+                continue;
+            }
+            if let Ok(exact) = text.parse::<Quantity>()
+                && exact.round_up_milli() != exact
+            {
+                *quantity = exact.round_up_milli().to_string().into();
+            }
+        }
+    }
+}
+
 fn requests_from_limits(resources: &mut Value) {
     let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|l| !l.is_empty()).cloned() else {
         return;
@@ -93,6 +114,9 @@ fn default_container(container: &mut Value) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = pull_policy(image);
     default_zero(container, "imagePullPolicy", policy);
+    if let Some(resources) = child(container, "resources") {
+        round_quantities(resources);
+    }
     default_zero(container, "terminationMessagePath", "/dev/termination-log");
     default_zero(container, "terminationMessagePolicy", "File");
     for port in items(container, "ports") {
@@ -268,6 +292,24 @@ mod tests {
         let once = object.clone();
         pod(&mut object);
         assert_eq!(object, once, "defaulting twice changes nothing");
+    }
+
+    #[test]
+    fn pod_level_resources() {
+        let container = |limit: &str| json!({"name": "a", "resources": {"limits": {"cpu": limit}}});
+        for (resources, expected) in [
+            (json!({"limits": {"cpu": "3"}}), json!({"limits": {"cpu": "3"}, "requests": {"cpu": "2"}})),
+            (
+                json!({"limits": {"memory": "1Gi"}}),
+                json!({"limits": {"memory": "1Gi"},
+                "requests": {"cpu": "2", "memory": "1Gi"}}),
+            ),
+            (json!({"requests": {"cpu": "2"}}), json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2"}})),
+        ] {
+            let mut object = json!({"spec": {"resources": resources, "containers": [container("1"), container("1")]}});
+            pod(&mut object);
+            assert_eq!(object["spec"]["resources"], expected);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::server::kinds::view::View;
 use crate::server::kinds::{names, rules};
 use std::collections::{BTreeSet, HashMap};
 
-pub use volumes::{csi_driver_name, host_path, volume_sources};
+pub use volumes::{Source, csi_driver_name, host_path, volume_sources};
 pub use warnings::{template_warnings, warnings};
 
 const MAX_NAMESERVERS: usize = 3;

@@ -1,9 +1,12 @@
 //! Requests and limits: names, quantities, and how they go together.
 
 use super::Context;
+use crate::object::ObjectExt;
 use crate::quantity::Quantity;
+use crate::server::kinds::tree::list;
 use crate::server::kinds::view::View;
 use crate::server::kinds::{names, rules};
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 /// Resources that have no `/` and are known anyway, in quotas or containers.
@@ -177,7 +180,7 @@ pub(super) fn pod_level(spec: &View<'_>) {
     requirements(&resources, pod_resource_name);
     for (name, at) in resources.get("requests").entries() {
         let Some(request) = at.quantity() else { continue };
-        let sum = aggregate(spec, "requests", name);
+        let sum = aggregate(spec.value(), "requests", name);
         if sum > request {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
             at.invalid_value(request.to_string(), why);
@@ -198,18 +201,73 @@ pub(super) fn pod_level(spec: &View<'_>) {
 }
 
 /// What the containers ask for together: sums of containers and sidecars, or the largest init container.
-pub fn aggregate(spec: &View<'_>, side: &str, name: &str) -> Quantity {
-    let of = |container: &View<'_>| container.get("resources").get(side).get(name).quantity().unwrap_or_default();
+pub fn aggregate(spec: &Value, side: &str, name: &str) -> Quantity {
+    let of = |container: &Value| quantity_at(container, side, name).unwrap_or_default();
     let mut sidecars = Quantity::default();
     let mut largest_init = Quantity::default();
-    for container in spec.get("initContainers").items() {
-        if container.get("restartPolicy").str() == "Always" {
-            sidecars = sidecars + of(&container);
+    for container in list(spec, "initContainers") {
+        if container.str_at(&["restartPolicy"]) == "Always" {
+            sidecars = sidecars + of(container);
             largest_init = largest_init.max(sidecars);
         } else {
-            largest_init = largest_init.max(sidecars + of(&container));
+            largest_init = largest_init.max(sidecars + of(container));
         }
     }
-    let running = spec.get("containers").items().map(|c| of(&c)).fold(sidecars, |sum, q| sum + q);
+    let running = list(spec, "containers").iter().map(of).fold(sidecars, |sum, q| sum + q);
     running.max(largest_init)
+}
+
+fn quantity_at(container: &Value, side: &str, name: &str) -> Option<Quantity> {
+    container.at(&["resources", side, name])?.as_str()?.parse().ok()
+}
+
+/// Defaults of `spec.resources` of a pod that has some (KEP-2837): huge page limits and requests from the
+/// containers' sums, requests from limits, limits from the containers' where every one has a limit.
+pub fn default_pod_level(spec: &mut Value) {
+    let count = |spec: &Value, side: &str| spec.at(&["resources", side]).and_then(Value::as_object).map_or(0, Map::len);
+    let (had_requests, had_limits) = (count(spec, "requests") > 0, count(spec, "limits") > 0);
+    if !had_requests && !had_limits {
+        return;
+    }
+    for name in named_by_containers(spec, "limits").iter().filter(|n| is_hugepages(n)) {
+        if spec.at(&["resources", "requests", name]).is_none() {
+            fill(spec, "limits", name, "limits");
+        }
+    }
+    if count(spec, "limits") > 0 {
+        for name in named_by_containers(spec, "requests").iter().filter(|n| POD_LEVEL.contains(&n.as_str())) {
+            fill(spec, "requests", name, "requests");
+        }
+        let limits = spec.at(&["resources", "limits"]).and_then(Value::as_object).cloned().unwrap_or_default();
+        for (name, limit) in limits {
+            if spec.at(&["resources", "requests", &name]).is_none() {
+                spec.set_at(&["resources", "requests", &name], limit);
+            }
+        }
+    }
+    if had_requests && !had_limits {
+        let containers: Vec<Value> =
+            ["containers", "initContainers"].iter().flat_map(|kind| list(spec, kind)).cloned().collect();
+        for name in POD_LEVEL {
+            if containers.iter().all(|c| quantity_at(c, "limits", name).is_some()) {
+                fill(spec, "limits", name, "limits");
+            }
+        }
+    }
+}
+
+/// Resources beside huge pages that a pod can ask for as a whole.
+const POD_LEVEL: [&str; 2] = ["cpu", "memory"];
+
+fn named_by_containers(spec: &Value, side: &str) -> BTreeSet<String> {
+    let containers = ["containers", "initContainers"].iter().flat_map(|kind| list(spec, kind));
+    let lists = containers.filter_map(|c| c.at(&["resources", side])).filter_map(Value::as_object);
+    lists.flat_map(|l| l.keys().cloned()).collect()
+}
+
+fn fill(spec: &mut Value, side: &str, name: &str, from: &str) {
+    if spec.at(&["resources", side, name]).is_none() {
+        let sum = aggregate(spec, from, name);
+        spec.set_at(&["resources", side, name], sum.to_string().into());
+    }
 }

@@ -85,7 +85,7 @@ fn app_armor(profile: &View<'_>) {
     }
     let (kind, name) = (profile.get("type"), profile.get("localhostProfile"));
     match kind.str() {
-        "Localhost" if name.str().trim().is_empty() && name.len() == 0 => {
+        "Localhost" if name.is_empty() => {
             name.required("must be set when AppArmor type is Localhost");
         }
         "Localhost" if name.str().trim() != name.str() => name.invalid("must not be padded with whitespace"),

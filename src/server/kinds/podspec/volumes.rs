@@ -44,9 +44,10 @@ pub(super) fn volumes<'a>(volumes: &View<'a>, pod_name: Option<&str>) -> HashMap
     by_name
 }
 
-type Source = (&'static str, fn(&View<'_>));
+/// A volume type and what is wrong with one.
+pub type Source = (&'static str, fn(&View<'_>));
 
-/// Volume types of pods, and what is wrong with one.
+/// Volume types of pods.
 const POD_SOURCES: &[Source] = &[
     ("emptyDir", empty_dir),
     ("hostPath", host_path),
@@ -80,7 +81,7 @@ const POD_SOURCES: &[Source] = &[
     ("image", |_| ()),
 ];
 
-/// Exactly one source; returns its name.
+/// Exactly one source.
 pub fn volume_sources(volume: &View<'_>, known: &[Source]) {
     let mut found = 0;
     for (name, rule) in known {
