@@ -47,7 +47,9 @@ pub fn forget_udp(
     }
     let mut socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
     let mut stale = Vec::new();
-    let body = |m: &mut Messages| drop(m.raw(&[family.number(), 0, 0, 0]));
+    let body = |m: &mut Messages| {
+        m.raw(&[family.number(), 0, 0, 0]);
+    };
     socket.query(message_kind(IPCTNL_MSG_CT_GET), libc::NLM_F_DUMP, body, |m| {
         if stale.len() < MAX_DELETED {
             stale.extend(stale_entry(m, fronts, node));
@@ -55,7 +57,9 @@ pub fn forget_udp(
     })?;
     for entry in &stale {
         let deleted = socket.request(message_kind(IPCTNL_MSG_CT_DELETE), 0, |m| {
-            m.raw(&[family.number(), 0, 0, 0]).nest(CTA_TUPLE_ORIG, |m| drop(m.raw(&entry.original)));
+            m.raw(&[family.number(), 0, 0, 0]).nest(CTA_TUPLE_ORIG, |m| {
+                m.raw(&entry.original);
+            });
             if let Some(zone) = &entry.zone {
                 m.attr(CTA_ZONE, zone);
             }

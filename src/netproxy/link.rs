@@ -62,14 +62,23 @@ impl Links {
     pub fn list(&mut self) -> io::Result<Vec<Link>> {
         let mut links = Vec::new();
         let each = |m: Received<'_>| links.extend(link_of(m.body));
-        self.socket.query(libc::RTM_GETLINK, libc::NLM_F_DUMP, |m| drop(m.raw(&ifinfo(0, 0))), each)?;
+        self.socket.query(
+            libc::RTM_GETLINK,
+            libc::NLM_F_DUMP,
+            |m| {
+                m.raw(&ifinfo(0, 0));
+            },
+            each,
+        )?;
         Ok(links)
     }
 
     /// The link of this name; None when there is none.
     pub fn by_name(&mut self, name: &str) -> io::Result<Option<Link>> {
         let mut found = None;
-        let body = |m: &mut Messages| drop(m.raw(&ifinfo(0, 0)).text(libc::IFLA_IFNAME, name));
+        let body = |m: &mut Messages| {
+            m.raw(&ifinfo(0, 0)).text(libc::IFLA_IFNAME, name);
+        };
         match self.socket.query(libc::RTM_GETLINK, 0, body, |m| found = link_of(m.body)) {
             Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
             other => other.map(|()| found),
@@ -97,18 +106,24 @@ impl Links {
     pub fn no_ipv6_address(&mut self, link: u32) -> io::Result<()> {
         self.socket.request(libc::RTM_NEWLINK, 0, |m| {
             m.raw(&ifinfo(link, 0)).nest(libc::IFLA_AF_SPEC, |m| {
-                m.nest(libc::AF_INET6 as u16, |m| drop(m.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE])));
+                m.nest(libc::AF_INET6 as u16, |m| {
+                    m.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+                });
             });
         })
     }
 
     pub fn up(&mut self, link: u32) -> io::Result<()> {
-        self.socket.request(libc::RTM_NEWLINK, 0, |m| drop(m.raw(&ifinfo(link, libc::IFF_UP as u32))))
+        self.socket.request(libc::RTM_NEWLINK, 0, |m| {
+            m.raw(&ifinfo(link, libc::IFF_UP as u32));
+        })
     }
 
     /// Delete a link; the other end of a veth goes with it. True when it was there.
     pub fn delete(&mut self, name: &str) -> io::Result<bool> {
-        let body = |m: &mut Messages| drop(m.raw(&ifinfo(0, 0)).text(libc::IFLA_IFNAME, name));
+        let body = |m: &mut Messages| {
+            m.raw(&ifinfo(0, 0)).text(libc::IFLA_IFNAME, name);
+        };
         gone_is_fine(self.socket.request(libc::RTM_DELLINK, 0, body), &[libc::ENODEV])
     }
 
@@ -141,7 +156,9 @@ impl Links {
         self.socket.query(
             libc::RTM_GETADDR,
             libc::NLM_F_DUMP,
-            |m| drop(m.raw(&[0; 8])),
+            |m| {
+                m.raw(&[0; 8]);
+            },
             |m| {
                 let attrs = m.body.get(8..).unwrap_or_default();
                 // IPv6 has no local attribute; on IPv4 the other one is the peer's.
@@ -170,7 +187,9 @@ impl Links {
         self.socket.query(
             libc::RTM_GETROUTE,
             libc::NLM_F_DUMP,
-            |m| drop(m.raw(&header)),
+            |m| {
+                m.raw(&header);
+            },
             |m| {
                 let (Some(prefix), Some(table)) = (m.body.get(1), m.body.get(4)) else { return };
                 let attrs = m.body.get(12..).unwrap_or_default();

@@ -115,7 +115,9 @@ pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, grou
     let preparing = shared.clone();
     Group::blocking(move || prepare(&preparing)).await??;
     let (services, slices) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
-    let proxy = proxy::Proxy::start(shared.clone(), services.clone(), slices.clone(), &group)
+    let dir = shared.config.dir.clone();
+    let running = Group::blocking(move || cni::server::running(&dir)).await?;
+    let proxy = proxy::Proxy::start(shared.clone(), services.clone(), slices.clone(), &running, &group)
         .context("start the Service proxy")?;
     dns::start(shared.clone(), services, slices, &group).await.context("start DNS")?;
     group.spawn("pod-network", async move {

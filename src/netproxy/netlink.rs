@@ -102,6 +102,7 @@ impl Messages {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    #[cfg(test)]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

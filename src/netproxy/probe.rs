@@ -45,9 +45,10 @@ pub fn nftables() -> nix::Result<()> {
     number(write())
 }
 
-/// Chains of other firewalls that drop forwarded packets by policy, as "table chain": pods do not get through those.
+/// Chains of other firewalls that drop forwarded packets by policy, as "family table chain". The agent puts a rule at
+/// their head that lets pods' packets pass.
 pub fn forward_drops(our_table: &str) -> io::Result<Vec<String>> {
-    Nft::open()?.forward_drops(our_table)
+    Ok(Nft::open()?.forward_drops(our_table)?.iter().map(ToString::to_string).collect())
 }
 
 fn net(text: &str) -> super::net::Cidr {

@@ -1,7 +1,7 @@
 //! Keeps our tables what Services, EndpointSlices and pods say: woken by keys, heals what others break.
 
 use super::net::Family;
-use super::nft::Monitor;
+use super::nft::{Foreign, Monitor};
 use super::plan::{self, Here, HostPort, Plan};
 use super::rules::Setting;
 use super::state::Owner;
@@ -14,6 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -65,6 +66,13 @@ struct Todo {
     waiters: Vec<oneshot::Sender<()>>,
 }
 
+/// A pod that was connected before this start.
+pub struct RunningPod {
+    pub container_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub host_ports: Vec<HostPort>,
+}
+
 /// What the kernel has of us when we start.
 #[derive(Clone, Copy, PartialEq)]
 enum Found {
@@ -75,21 +83,25 @@ enum Found {
 }
 
 impl Proxy {
-    /// Open the tables and start keeping them.
+    /// Open the tables and start keeping them, with the rules of the pods that run already.
     pub fn start(
         shared: Arc<Shared>,
         services: Cache<Service>,
         slices: Cache<EndpointSlice>,
+        running: &[RunningPod],
         group: &Group,
     ) -> anyhow::Result<Self> {
         let mut tables = Tables::open(&shared.config.table, shared.settings.clone())?;
         let found = if tables.present()? { Found::Former } else { Found::Ours };
         let monitor = Monitor::open()?;
         let port = tables.port();
+        let rules =
+            |pod: &RunningPod| (pod.container_id.clone(), pod_plans(&shared.settings, &pod.addresses, &pod.host_ports));
+        let todo = Todo { pods: running.iter().map(rules).collect(), ..Todo::default() };
         let inner = Inner {
             shared,
             tables: Arc::new(Mutex::new(tables)),
-            todo: Mutex::default(),
+            todo: Mutex::new(todo),
             wake: Notify::new(),
             services: services.clone(),
             slices: slices.clone(),
@@ -107,13 +119,8 @@ impl Proxy {
 
     /// Make a pod's rules; resolves when the kernel has them. No address: the pod is gone.
     pub async fn pod(&self, container_id: &str, addresses: &[IpAddr], host_ports: &[HostPort]) {
-        let plans = |settings: &[Setting]| {
-            let of =
-                |s: &Setting| addresses.iter().find(|a| Family::of(**a) == s.family).map(|a| plan::pod(*a, host_ports));
-            settings.iter().map(|s| (s.family, of(s).unwrap_or_default())).collect()
-        };
         let (sender, done) = oneshot::channel();
-        let plans = plans(&self.inner.shared.settings);
+        let plans = pod_plans(&self.inner.shared.settings, addresses, host_ports);
         self.inner.note(|todo| {
             todo.pods.insert(container_id.to_owned(), plans);
             todo.waiters.push(sender);
@@ -135,7 +142,8 @@ impl Proxy {
     }
 
     async fn watch_tables(self, monitor: Monitor, our_port: u32) {
-        let Ok(mut monitor) = AsyncFd::new(MonitorFd(monitor)) else {
+        // SAFETY: the descriptor is the monitor's own, stays open while it lives, and nothing below replaces it.
+        let Ok(mut monitor) = (unsafe { AsyncFd::register(MonitorFd(monitor)) }) else {
             return error!("nftables cannot be watched: a flushed table is healed only every {LOOK_INTERVAL:?}");
         };
         let table = self.inner.shared.config.table.clone();
@@ -164,7 +172,7 @@ impl Proxy {
 
     /// What no notification tells: flushed addresses and routes, foreign firewalls, lost notifications.
     async fn look(self) {
-        let mut known_drops = Vec::new();
+        let mut told = Vec::new();
         loop {
             let (tables, shared) = (self.inner.tables.clone(), self.inner.shared.clone());
             let seen = Group::blocking(move || {
@@ -172,19 +180,12 @@ impl Proxy {
                     host::prepare(&shared.settings, &shared.config.table)?;
                 }
                 let mut tables = tables.lock();
-                anyhow::Ok((tables.present()?, tables.forward_drops()?))
+                anyhow::Ok((tables.present()?, tables.pass_others()?))
             });
             match seen.await.and_then(|seen| seen) {
-                Ok((present, drops)) => {
-                    if drops != known_drops && !drops.is_empty() {
-                        warn!(
-                            chains = drops.join(", "),
-                            "another firewall drops forwarded packets by policy, so pods may not reach each other or the \
-                             outside; let it accept what enters or leaves by interfaces named {}*",
-                            self.inner.shared.config.interface_prefix,
-                        );
-                    }
-                    known_drops = drops;
+                Ok((present, passed)) => {
+                    self.tell_of_others(&passed.now, &passed.refused, &told);
+                    told = passed.refused;
                     if !present {
                         self.inner.note(|todo| todo.distrust = true);
                     }
@@ -192,6 +193,21 @@ impl Proxy {
                 Err(error) => warn!(error = format!("{error:#}"), "the node's network cannot be looked at"),
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn tell_of_others(&self, now: &[Foreign], refused: &[(Foreign, String)], told: &[(Foreign, String)]) {
+        let prefix = &self.inner.shared.config.interface_prefix;
+        for chain in now {
+            info!(chain = %chain, "another firewall drops what is forwarded; a rule at its head lets interfaces {prefix}* pass");
+        }
+        for (chain, error) in refused.iter().filter(|r| !told.contains(r)) {
+            warn!(
+                chain = %chain, error,
+                "another firewall drops what is forwarded and does not let us add a rule: pods may not reach each other or the \
+                 outside. Let it accept what enters or leaves by interfaces {prefix}* (firewalld: put {} into the zone trusted)",
+                self.inner.shared.config.cluster_cidr,
+            );
         }
     }
 
@@ -221,7 +237,9 @@ impl Proxy {
             match result {
                 Ok(()) => {
                     retry = RETRY_FIRST;
-                    todo.waiters.into_iter().for_each(|waiter| drop(waiter.send(())));
+                    todo.waiters.into_iter().for_each(|waiter| {
+                        let _ = waiter.send(());
+                    });
                 }
                 Err(error) => {
                     error!(
@@ -309,6 +327,11 @@ impl Work {
     }
 }
 
+fn pod_plans(settings: &[Setting], addresses: &[IpAddr], host_ports: &[HostPort]) -> Vec<(Family, Plan)> {
+    let of = |s: &Setting| addresses.iter().find(|a| Family::of(**a) == s.family).map(|a| plan::pod(*a, host_ports));
+    settings.iter().map(|s| (s.family, of(s).unwrap_or_default())).collect()
+}
+
 fn plans_of(key: &Key, inner: &Inner) -> Vec<(Family, Plan)> {
     let service = inner.services.at(key);
     let slices = inner.slices.by(&by_service(), &key.to_string());
@@ -322,8 +345,14 @@ fn plans_of(key: &Key, inner: &Inner) -> Vec<(Family, Plan)> {
 /// A monitor as tokio wants it.
 struct MonitorFd(Monitor);
 
-impl std::os::fd::AsRawFd for MonitorFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+impl AsRawFd for MonitorFd {
+    fn as_raw_fd(&self) -> RawFd {
         self.0.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for MonitorFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket.as_fd()
     }
 }

@@ -68,7 +68,7 @@ impl State {
         &self.setting
     }
 
-    /// The owners of a kind that have a plan.
+    /// The owners that have a plan.
     pub fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.plans.keys()
     }

@@ -11,8 +11,3 @@ pub fn set(name: &str, value: &str) -> io::Result<()> {
     }
     std::fs::write(&path, value)
 }
-
-/// The value of a setting; None when it does not exist.
-pub fn get(name: &str) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/sys/net/{name}")).ok().map(|text| text.trim().to_owned())
-}

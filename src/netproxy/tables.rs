@@ -3,7 +3,7 @@
 use super::conntrack;
 use super::link::Links;
 use super::net::Family;
-use super::nft::{Chain, Nft, Table};
+use super::nft::{Chain, Foreign, Nft, Table};
 use super::plan::{Front, Plan};
 use super::rules::{self, Setting};
 use super::state::{Change, Owner, State};
@@ -96,11 +96,33 @@ impl Tables {
         Ok(true)
     }
 
-    /// Firewalls of others that drop forwarded packets by policy, as "table chain".
-    pub fn forward_drops(&mut self) -> io::Result<Vec<String>> {
-        let ours = self.families.first().map(|one| one.table.name.clone()).unwrap_or_default();
-        self.nft.forward_drops(&ours)
+    /// Let pods' packets pass where other firewalls drop what is forwarded. Says which chains they now pass, and which
+    /// could not be changed.
+    pub fn pass_others(&mut self) -> io::Result<Passed> {
+        let mut passed = Passed::default();
+        let Some(one) = self.families.first() else { return Ok(passed) };
+        let (table, prefix) = (&one.table.name, &one.state.setting().interface_prefix);
+        for chain in self.nft.forward_drops(table)? {
+            match self.nft.admit(&chain, prefix, &mark(table)) {
+                Ok(true) => passed.now.push(chain),
+                Ok(false) => (),
+                Err(error) => passed.refused.push((chain, error.to_string())),
+            }
+        }
+        Ok(passed)
     }
+}
+
+/// What became of other firewalls' chains.
+#[derive(Debug, Default, PartialEq)]
+pub struct Passed {
+    pub now: Vec<Foreign>,
+    pub refused: Vec<(Foreign, String)>,
+}
+
+/// The comment on our rules in foreign chains.
+fn mark(table: &str) -> String {
+    format!("{table}: pods")
 }
 
 impl One {
@@ -144,6 +166,7 @@ fn trace_change(change: &Change) {
 /// Remove our tables.
 pub fn remove(name: &str) -> io::Result<()> {
     let mut nft = Nft::open()?;
+    nft.withdraw(&mark(name))?;
     for family in [Family::V4, Family::V6] {
         nft.remove(&Table { family, name: name.to_owned() })?;
     }

@@ -438,6 +438,28 @@ fn pods_leave_the_cluster_as_the_node() {
     assert!(client.call("127.9.9.9:8081").is_err());
 }
 
+#[test]
+fn pods_pass_a_firewall_that_drops_what_is_forwarded() {
+    if !root() {
+        return;
+    }
+    let mut node = Node::new();
+    let one = node.pod("one", "10.42.0.2", &[]);
+    let two = node.pod("two", "10.42.0.3", &[]);
+    one.serve("one", 8080);
+    node.outside.serve("outside", 8080);
+    // As Docker makes it.
+    node.ns.run("iptables", "-P FORWARD DROP");
+    assert!(two.call("10.42.0.2:8080").is_err() && two.call("192.0.2.2:8080").is_err());
+    let admit = |tables: &mut Tables| netns::within(&node.ns.path(), || tables.pass_others()).unwrap();
+    let passed = admit(&mut node.tables);
+    assert_eq!(passed.now.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ip filter FORWARD"]);
+    assert_eq!(admit(&mut node.tables), Default::default(), "once");
+    assert!(two.call("10.42.0.2:8080").is_ok() && two.call("192.0.2.2:8080").is_ok());
+    netns::within(&node.ns.path(), || super::tables::remove("kedge-test")).unwrap();
+    assert!(!node.ns.run("nft", "list ruleset").contains("kedge-test"), "taken away again");
+}
+
 /// Prints how long a whole table of 10,000 Services with two endpoints takes, and one more Service after it.
 #[test]
 #[ignore = "measures"]

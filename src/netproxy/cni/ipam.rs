@@ -169,6 +169,12 @@ impl Ipam {
 /// The first address of a pool that pods get.
 const FIRST_INDEX: u128 = 2;
 
+/// The leases in a directory whose namespace still lives.
+pub fn living(dir: &Path) -> Vec<Lease> {
+    let paths = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter_map(|path| read(&path)).filter(|lease| netns::exists(&lease.netns)).collect()
+}
+
 fn read(path: &Path) -> Option<Lease> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }

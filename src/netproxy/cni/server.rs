@@ -4,7 +4,7 @@ use super::ipam::{self, Id, Ipam, Lease};
 use super::veth::{self, Attachment};
 use super::wire::{self, Answer, Failure, MAX_MESSAGE_BYTES, Made, NetConf, PortMapping, Request, VERSIONS};
 use crate::netproxy::plan::{self, HostPort};
-use crate::netproxy::proxy::Proxy;
+use crate::netproxy::proxy::{Proxy, RunningPod};
 use crate::netproxy::{Shared, host};
 use crate::task::Group;
 use anyhow::Context;
@@ -35,13 +35,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Read the leases, release what died meanwhile, and give the living their rules back.
+    /// Read the leases and release what died meanwhile.
     pub async fn open(
         shared: Arc<Shared>,
         pools: Vec<crate::netproxy::net::Cidr>,
         proxy: Proxy,
     ) -> anyhow::Result<Self> {
-        let (dir, prefix) = (shared.config.dir.join("leases"), shared.config.interface_prefix.clone());
+        let (dir, prefix) = (leases_dir(&shared.config.dir), shared.config.interface_prefix.clone());
         let opened = Group::blocking(move || -> anyhow::Result<Ipam> {
             let (ipam, gone) =
                 Ipam::open(&dir, pools).with_context(|| format!("read the leases in {}", dir.display()))?;
@@ -52,13 +52,6 @@ impl Server {
             Ok(ipam)
         });
         let ipam = opened.await??;
-        for lease in ipam.leases() {
-            let (proxy, lease) = (proxy.clone(), lease.clone());
-            // Queued, not awaited: the first write waits for nothing but the tables.
-            shared.group.spawn("pod-rules", async move {
-                proxy.pod(&lease.container_id, &lease.addresses, &host_ports(&lease.ports)).await
-            });
-        }
         Ok(Server { shared, proxy, ipam: Arc::new(Mutex::new(ipam)) })
     }
 
@@ -210,6 +203,20 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn leases_dir(dir: &Path) -> PathBuf {
+    dir.join("leases")
+}
+
+/// The pods that are connected already, from the files in the network part's directory.
+pub fn running(dir: &Path) -> Vec<RunningPod> {
+    let of = |l: ipam::Lease| RunningPod {
+        host_ports: host_ports(&l.ports),
+        container_id: l.container_id,
+        addresses: l.addresses,
+    };
+    ipam::living(&leases_dir(dir)).into_iter().map(of).collect()
 }
 
 /// Interfaces of ours that no lease explains: a crash came between the interface's end and its lease's.

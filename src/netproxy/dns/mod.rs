@@ -185,7 +185,9 @@ impl Responder {
                 answer.answers = rotated(answers);
                 answer.additionals = additionals;
             }
-            Said::NoData => drop(answer.add_authority(self.zone.soa())),
+            Said::NoData => {
+                answer.add_authority(self.zone.soa());
+            }
             Said::NoSuchName => {
                 answer.metadata.response_code = ResponseCode::NXDomain;
                 answer.add_authority(self.zone.soa());

@@ -76,7 +76,9 @@ pub const NFTA_REJECT_ICMP_CODE: u16 = 2;
 
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub const NFTA_RULE_USERDATA: u16 = 7;
 
 pub const NFTA_SET_DESC_SIZE: u16 = 1;
 pub const NFTA_SET_ELEM_KEY: u16 = 1;
