@@ -24,6 +24,8 @@ const RELIST_SLOW: Duration = Duration::from_secs(20);
 const RELIST_FAST: Duration = Duration::from_secs(1);
 /// After a lost event stream.
 const STREAM_RETRY: Duration = Duration::from_secs(2);
+/// A runtime that has no such stream says so within this time.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// CRI hears of an exit by the same events as we do: how often and how long we ask until it knows.
 const EXIT_ASKS: u32 = 40;
 const EXIT_ASK_EVERY: Duration = Duration::from_millis(25);
@@ -143,10 +145,8 @@ fn compare(agent: &Agent, before: &Listed, now: &Listed) {
 /// One life of an event stream.
 async fn listen(agent: &Arc<Agent>, group: &Group, streaming: &std::sync::atomic::AtomicBool) -> anyhow::Result<()> {
     let started = || streaming.store(true, std::sync::atomic::Ordering::Relaxed);
-    match agent.cri.events().await {
+    match silent(agent.cri.events(), started).await {
         Ok(mut events) => {
-            info!("listening to the runtime's container events");
-            started();
             while let Some(event) = events.message().await? {
                 agent.wakes.ring_owner(&event.container_id);
             }
@@ -155,9 +155,9 @@ async fn listen(agent: &Arc<Agent>, group: &Group, streaming: &std::sync::atomic
         Err(error) if error.is_unimplemented() && agent.store.is_some() => {
             let filters = vec!["topic==\"/tasks/exit\",namespace==\"k8s.io\"".to_owned()];
             let request = SubscribeRequest { filters };
-            let mut events = EventsClient::new(agent.cri.channel()).subscribe(request).await?.into_inner();
+            let mut client = EventsClient::new(agent.cri.channel());
             info!("listening to containerd's task events");
-            started();
+            let mut events = silent(client.subscribe(request), started).await?.into_inner();
             while let Some(envelope) = events.message().await? {
                 let Some(any) = envelope.event else { continue };
                 let Ok(exit) = TaskExit::decode(any.value.as_slice()) else { continue };
@@ -171,6 +171,17 @@ async fn listen(agent: &Arc<Agent>, group: &Group, streaming: &std::sync::atomic
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Begin a stream. Runtimes answer with the first event only: silence means that we listen, refusals come at once.
+async fn silent<T>(begin: impl Future<Output = T>, started: impl Fn()) -> T {
+    let mut begin = std::pin::pin!(begin);
+    if let Ok(answer) = tokio::time::timeout(REFUSAL, &mut begin).await {
+        started();
+        return answer;
+    }
+    started();
+    begin.await
 }
 
 /// Wake the pod when CRI has seen the exit too.

@@ -12,6 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -57,10 +58,12 @@ struct Watch<K> {
     group: Group,
     /// Pods to wake when it changes.
     wakes: Mutex<Vec<Weak<Notify>>>,
+    changes: AtomicU64,
 }
 
 impl<K> Watch<K> {
     fn set(&self, known: Known<K>) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.value.send_replace(known);
         self.wakes.lock().retain(|wake| wake.upgrade().map(|wake| wake.notify_one()).is_some());
     }
@@ -73,9 +76,13 @@ impl<K> Drop for Watch<K> {
 }
 
 impl<K: Cached> Handle<K> {
+    /// How often the object has changed since it is watched.
+    pub fn changes(&self) -> u64 {
+        self.watch.changes.load(Ordering::Relaxed)
+    }
+
     /// The object, waiting for the first answer. None: it does not exist.
     pub async fn get(&self) -> anyhow::Result<Option<Arc<K>>> {
-        let _alive = &self.watch;
         let mut value = self.value.clone();
         let answered = value.wait_for(|known| !matches!(known, Known::Nothing));
         match tokio::time::timeout(FIRST_ANSWER, answered).await {
@@ -130,6 +137,7 @@ impl Sources {
             value: watch::Sender::new(Known::Nothing),
             group: self.group.child(),
             wakes: Mutex::new(vec![Arc::downgrade(wake)]),
+            changes: AtomicU64::new(0),
         });
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         watch.group.spawn("watch object", follow(api, name.to_owned(), Arc::downgrade(&watch)));

@@ -21,6 +21,12 @@ impl PodSources {
         PodSources { all, namespace, wake, config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 
+    /// Rises with every change of any of them.
+    pub fn changes(&self) -> u64 {
+        let maps: u64 = self.config_maps.lock().values().map(Handle::changes).sum();
+        maps + self.secrets.lock().values().map(Handle::changes).sum::<u64>()
+    }
+
     /// None: it does not exist.
     pub async fn config_map(&self, name: &str) -> anyhow::Result<Option<Arc<ConfigMap>>> {
         let make = || self.all.config_map(&self.namespace, name, &self.wake);

@@ -41,11 +41,23 @@ pub fn between(old: &PodStatus, new: &PodStatus, uid: &str) -> Option<Value> {
     }
     let list = |status: &Map<String, Value>| status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let before = list(&old);
-    let changed: Vec<Value> = list(&new).into_iter().filter(|c| !before.contains(c)).collect();
+    let changed: Vec<Value> =
+        list(&new).into_iter().filter(|c| !before.contains(c)).map(|c| with_nulls(&before, c)).collect();
     if !changed.is_empty() {
         patch.insert("conditions".into(), changed.into());
     }
     (!patch.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": patch}))
+}
+
+/// A condition is merged into the old one of its type: what it has no more must be cleared.
+fn with_nulls(before: &[Value], mut condition: Value) -> Value {
+    let old = before.iter().find(|c| c["type"] == condition["type"]).and_then(Value::as_object);
+    if let (Some(old), Some(new)) = (old, condition.as_object_mut()) {
+        for key in old.keys() {
+            new.entry(key.as_str()).or_insert(Value::Null);
+        }
+    }
+    condition
 }
 
 fn object(status: &PodStatus) -> Map<String, Value> {
@@ -72,12 +84,14 @@ mod tests {
     fn only_what_differs() {
         let status = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
         let condition = |kind: &str, on: &str| json!({"type": kind, "status": on});
+        let waits = json!({"type": "Ready", "status": "False", "reason": "r", "message": "m"});
+        let ready = json!({"type": "Ready", "status": "True", "reason": null, "message": null});
         let old = json!({"phase": "Pending", "reason": "x", "qosClass": "BestEffort", "podIPs": [{"ip": "1.1.1.1"}],
-            "conditions": [condition("Ready", "False"), condition("other/gate", "True")]});
+            "conditions": [waits, condition("other/gate", "True")]});
         let new = json!({"phase": "Running", "qosClass": "BestEffort", "podIPs": [{"ip": "2.2.2.2"}],
             "conditions": [condition("Ready", "True"), condition("other/gate", "True")]});
         let wanted = json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null,
-            "podIPs": [{"ip": "2.2.2.2"}, {"$patch": "delete", "ip": "1.1.1.1"}], "conditions": [condition("Ready", "True")]}});
+            "podIPs": [{"ip": "2.2.2.2"}, {"$patch": "delete", "ip": "1.1.1.1"}], "conditions": [ready]}});
         assert_eq!(between(&status(old.clone()), &status(new), "u"), Some(wanted));
         assert_eq!(between(&status(old.clone()), &status(old), "u"), None);
     }

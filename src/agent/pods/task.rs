@@ -212,7 +212,18 @@ impl Task {
         let mut failures = 0u32;
         let mut retry_at = Instant::now();
         let mut mounted = false;
+        // Containers that the running step is about to start.
+        let mut starting: HashSet<String> = HashSet::new();
+        let mut changes = 0;
+        let mut generation = self.pod.metadata.generation;
         loop {
+            // A new spec, or an object that it refers to, may mend what failed. Our own status writes do not.
+            let now_changes = self.sources.changes();
+            if std::mem::replace(&mut changes, now_changes) != now_changes
+                || std::mem::replace(&mut generation, self.pod.metadata.generation) != self.pod.metadata.generation
+            {
+                retry_at = Instant::now();
+            }
             if self.is_deleting() {
                 return End::Deleted;
             }
@@ -228,7 +239,7 @@ impl Task {
             }
             let now = crate::time::now();
             let plan = plan::plan(&self.pod, &self.observed, &self.shared.memory.lock(), now);
-            self.crash_loops(&plan);
+            self.crash_loops(&plan, &starting);
             if plan.finished && step.is_none() {
                 return End::Finished;
             }
@@ -245,6 +256,7 @@ impl Task {
             let work = plan.sandbox != SandboxStep::Keep || !plan.start.is_empty();
             if step.is_none() && work {
                 if Instant::now() >= retry_at {
+                    starting = plan.start.iter().map(|s| s.name.clone()).collect();
                     step = Some(sync::run(self.parts(), plan, self.observed.clone(), failures).boxed());
                 } else {
                     next = next.min(retry_at);
@@ -264,11 +276,10 @@ impl Task {
                         std::future::pending::<()>().await;
                     }
                     self.take_wanted();
-                    // A new spec may mend what failed.
-                    retry_at = Instant::now();
                 }
                 outcome = maybe(&mut step) => {
                     step = None;
+                    starting.clear();
                     failures = match outcome {
                         Outcome::Done => 0,
                         Outcome::Retry(pause) => {
@@ -305,8 +316,8 @@ impl Task {
     }
 
     /// Containers in back-off wait visibly.
-    fn crash_loops(&self, plan: &Plan) {
-        for (name, pause) in &plan.crash_loops {
+    fn crash_loops(&self, plan: &Plan, starting: &HashSet<String>) {
+        for (name, pause) in plan.crash_loops.iter().filter(|(name, _)| !starting.contains(name)) {
             let full = pod_full_name(&self.pod);
             let message = format!("back-off {} restarting failed container={name} pod={full}", go_seconds(*pause));
             let why = Failure { reason: "CrashLoopBackOff", message };

@@ -23,6 +23,9 @@ pub struct StatusWriter {
     wanted: Option<PodStatus>,
     write: Option<BoxFuture<'static, Result<Answer, tokio::time::error::Elapsed>>>,
     pause: Option<BoxFuture<'static, ()>>,
+    /// The last patch that the API took. The same again would do nothing: it has its own idea of some field.
+    taken: Option<serde_json::Value>,
+    writing: Option<serde_json::Value>,
     /// The object is gone: nothing can be written any more.
     gone: bool,
 }
@@ -39,6 +42,8 @@ impl StatusWriter {
             wanted: None,
             write: None,
             pause: None,
+            taken: None,
+            writing: None,
             gone: false,
         }
     }
@@ -52,6 +57,9 @@ impl StatusWriter {
     pub fn saw(&mut self, pod: &Pod) {
         let revision = revision(pod);
         if revision >= self.revision {
+            if revision > self.revision {
+                self.taken = None;
+            }
             self.revision = revision;
             self.base = pod.status.clone().unwrap_or_default();
         }
@@ -69,7 +77,8 @@ impl StatusWriter {
     }
 
     fn patch(&self) -> Option<serde_json::Value> {
-        status_patch::between(&self.base, self.wanted.as_ref()?, &self.uid)
+        let patch = status_patch::between(&self.base, self.wanted.as_ref()?, &self.uid)?;
+        (self.taken.as_ref() != Some(&patch)).then_some(patch)
     }
 
     fn begin(&mut self) {
@@ -78,6 +87,7 @@ impl StatusWriter {
         }
         let Some(patch) = self.patch() else { return };
         let (api, name) = (self.api.clone(), self.name.clone());
+        self.writing = Some(patch.clone());
         let write = async move {
             let (parameters, patch) = (PatchParams::default(), Patch::Strategic(patch));
             let write = api.patch_status(&name, &parameters, &patch);
@@ -98,7 +108,10 @@ impl StatusWriter {
         let answer = write.await;
         self.write = None;
         match answer {
-            Ok(Ok(pod)) => self.saw(&pod),
+            Ok(Ok(pod)) => {
+                self.saw(&pod);
+                self.taken = self.writing.take();
+            }
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => self.gone = true,
             // Another pod of the same name: ours is gone.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() && status.message.contains("uid") => self.gone = true,
