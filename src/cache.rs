@@ -137,7 +137,8 @@ impl Caches {
         }
         let cache = Cache::<K>::unfilled(self.group.clone());
         let api = Api::all(self.client.clone());
-        self.group.spawn("cache", fill(cache.clone(), api, field_selector.to_owned()));
+        let (filler, selector) = (Filler { cache: cache.clone(), found: BTreeMap::new() }, field_selector.to_owned());
+        self.group.spawn("cache", async move { follow(api, &K::kind(&()), &selector, filler).await });
         running.insert(id, Box::new(cache.clone()));
         cache
     }
@@ -337,6 +338,24 @@ pub fn revision(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
+/// Where [`follow`] puts what it reads.
+pub trait Sink<K>: Send {
+    /// One object of a complete list; the list ends with `listed`.
+    fn found(&mut self, object: K);
+    /// The list is complete: what was not found since the last `listed` is gone.
+    fn listed(&mut self, revision: u64);
+    /// The list failed half-way: what was found is void.
+    fn abandoned(&mut self);
+    fn changed(&mut self, object: K);
+    fn removed(&mut self, object: K);
+    /// Everything up to `revision` has been told.
+    fn reached(&mut self, revision: u64);
+}
+
+/// Objects that can be listed and watched.
+pub trait Followed: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static {}
+impl<K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static> Followed for K {}
+
 /// Why a watch ended.
 enum Ended {
     /// In order: go on from the last revision.
@@ -346,28 +365,29 @@ enum Ended {
     Failed(kube::Error),
 }
 
-/// The task behind a cache: list, watch, and again.
-async fn fill<K: Cached>(cache: Cache<K>, api: Api<K>, selector: String) {
+/// List, watch, and again, for ever; `what` names the objects in logs.
+pub async fn follow<K: Followed>(api: Api<K>, what: &str, selector: &str, mut sink: impl Sink<K>) {
     let mut pause = Backoff::default();
     let mut from: Option<u64> = None;
     loop {
         let revision = match from {
             Some(revision) => revision,
-            None => match list(&cache, &api, &selector).await {
+            None => match list(&api, selector, &mut sink).await {
                 Ok(revision) => revision,
                 Err(error) => {
-                    debug!(kind = %K::kind(&()), %error, "list failed");
+                    debug!(what, %error, "list failed");
+                    sink.abandoned();
                     pause.wait().await;
                     continue;
                 }
             },
         };
         let (mut last, started) = (revision, tokio::time::Instant::now());
-        from = match watch(&cache, &api, &selector, &mut last).await {
+        from = match watch(&api, selector, &mut sink, &mut last).await {
             Ended::Timeout => Some(last),
             Ended::Expired => None,
             Ended::Failed(error) => {
-                warn!(kind = %K::kind(&()), %error, "watch failed");
+                warn!(what, %error, "watch failed");
                 Some(last)
             }
         };
@@ -379,29 +399,24 @@ async fn fill<K: Cached>(cache: Cache<K>, api: Api<K>, selector: String) {
     }
 }
 
-async fn list<K: Cached>(cache: &Cache<K>, api: &Api<K>, selector: &str) -> kube::Result<u64> {
-    let mut params = ListParams::default().limit(LIST_PAGE).fields(selector);
-    params.field_selector = params.field_selector.filter(|s| !s.is_empty());
-    let mut listed = BTreeMap::new();
+async fn list<K: Followed>(api: &Api<K>, selector: &str, sink: &mut impl Sink<K>) -> kube::Result<u64> {
+    let mut params = ListParams::default().limit(LIST_PAGE);
+    params.field_selector = Some(selector.to_owned()).filter(|s| !s.is_empty());
     loop {
         let page = api.list(&params).await?;
-        for object in page.items {
-            let key = Key::of(&object);
-            let object = cache.share(&key, object);
-            listed.insert(key, object);
-        }
+        page.items.into_iter().for_each(|object| sink.found(object));
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
             // A server without revisions would leave readers waiting for ever: 1 is "complete".
             let revision = revision(page.metadata.resource_version.as_deref()).max(1);
-            cache.replace(listed, revision);
+            sink.listed(revision);
             return Ok(revision);
         }
     }
 }
 
-/// Apply events until the watch ends; `last` follows the revisions seen.
-async fn watch<K: Cached>(cache: &Cache<K>, api: &Api<K>, selector: &str, last: &mut u64) -> Ended {
+/// Tell events until the watch ends; `last` follows the revisions seen.
+async fn watch<K: Followed>(api: &Api<K>, selector: &str, sink: &mut impl Sink<K>, last: &mut u64) -> Ended {
     let mut params = WatchParams::default().timeout(WATCH_SECONDS);
     params.field_selector = Some(selector.to_owned()).filter(|s| !s.is_empty());
     let mut events = match api.watch(&params, &last.to_string()).await {
@@ -416,22 +431,58 @@ async fn watch<K: Cached>(cache: &Cache<K>, api: &Api<K>, selector: &str, last: 
             Ok(Err(error)) => return Ended::Failed(error),
             Ok(Ok(Some(event))) => event,
         };
+        let version = |object: &K| revision(object.meta().resource_version.as_deref());
         let seen = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let (key, seen) = (Key::of(&object), revision(object.meta().resource_version.as_deref()));
-                cache.shared.state.write().set(key, Some(Arc::new(trimmed(object))));
+                let seen = version(&object);
+                sink.changed(object);
                 seen
             }
             WatchEvent::Deleted(object) => {
-                cache.shared.state.write().set(Key::of(&object), None);
-                revision(object.meta().resource_version.as_deref())
+                let seen = version(&object);
+                sink.removed(object);
+                seen
             }
             WatchEvent::Bookmark(bookmark) => revision(Some(&bookmark.metadata.resource_version)),
             WatchEvent::Error(status) if status.code == GONE => return Ended::Expired,
             WatchEvent::Error(status) => return Ended::Failed(kube::Error::Api(status)),
         };
         *last = seen.max(*last);
-        cache.saw(*last);
+        sink.reached(*last);
+    }
+}
+
+/// The sink behind a cache.
+struct Filler<K: Cached> {
+    cache: Cache<K>,
+    found: BTreeMap<Key, Arc<K>>,
+}
+
+impl<K: Cached> Sink<K> for Filler<K> {
+    fn found(&mut self, object: K) {
+        let key = Key::of(&object);
+        let object = self.cache.share(&key, object);
+        self.found.insert(key, object);
+    }
+
+    fn listed(&mut self, revision: u64) {
+        self.cache.replace(std::mem::take(&mut self.found), revision);
+    }
+
+    fn abandoned(&mut self) {
+        self.found = BTreeMap::new();
+    }
+
+    fn changed(&mut self, object: K) {
+        self.cache.shared.state.write().set(Key::of(&object), Some(Arc::new(trimmed(object))));
+    }
+
+    fn removed(&mut self, object: K) {
+        self.cache.shared.state.write().set(Key::of(&object), None);
+    }
+
+    fn reached(&mut self, revision: u64) {
+        self.cache.saw(revision);
     }
 }
 

@@ -8,7 +8,7 @@ use cluster::{Cluster, settles};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PropagationPolicy};
 use serde_json::{Value, json};
 
 fn deployment(name: &str, replicas: u32, image: &str) -> Value {
@@ -165,4 +165,78 @@ async fn what_does_not_fit_waits_and_says_why() {
         cidrs == ["10.42.0.0/24", "10.42.1.0/24"]
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owned_goes_with_its_owner() {
+    let cluster = Cluster::start(1).await;
+    let (deployments, sets) = (cluster.api::<Deployment>("default"), cluster.api::<ReplicaSet>("default"));
+    let pods = cluster.api::<Pod>("default");
+    for name in ["background", "foreground", "orphan"] {
+        cluster.create("default", deployment(name, 2, "v1")).await;
+    }
+    for name in ["background", "foreground", "orphan"] {
+        let two = async || pods.list(&selected(name)).await.unwrap().items.iter().filter(|p| is_ready(p)).count() == 2;
+        settles("pods", two).await;
+    }
+    let policy = |policy| DeleteParams { propagation_policy: Some(policy), ..Default::default() };
+    deployments.delete("background", &policy(PropagationPolicy::Background)).await.unwrap();
+    deployments.delete("foreground", &policy(PropagationPolicy::Foreground)).await.unwrap();
+    deployments.delete("orphan", &policy(PropagationPolicy::Orphan)).await.unwrap();
+    for name in ["background", "foreground"] {
+        settles("everything gone", async || {
+            deployments.get_opt(name).await.unwrap().is_none()
+                && sets.list(&selected(name)).await.unwrap().items.is_empty()
+                && pods.list(&selected(name)).await.unwrap().items.is_empty()
+        })
+        .await;
+    }
+    settles("the owner gone", async || deployments.get_opt("orphan").await.unwrap().is_none()).await;
+    let left = sets.list(&selected("orphan")).await.unwrap().items;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].metadata.owner_references, None);
+    assert_eq!(pods.list(&selected("orphan")).await.unwrap().items.len(), 2);
+    // A new Deployment of that name takes the orphans over.
+    cluster.create("default", deployment("orphan", 2, "v1")).await;
+    settles("adoption", async || {
+        sets.list(&selected("orphan")).await.unwrap().items[0].metadata.owner_references.is_some()
+    })
+    .await;
+    assert_eq!(sets.list(&selected("orphan")).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditions_taint_nodes_and_taints_evict() {
+    let cluster = Cluster::start(2).await;
+    let nodes = cluster.all::<Node>();
+    let taints = async |name: &str| {
+        let taints = nodes.get(name).await.unwrap().spec.unwrap_or_default().taints.unwrap_or_default();
+        taints.into_iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>()
+    };
+    settles("no taints", async || taints("n1").await.is_empty() && taints("n2").await.is_empty()).await;
+    let pods = cluster.api::<Pod>("default");
+    let pod = |name: &str, seconds: Option<u32>| {
+        let toleration = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute",
+            "tolerationSeconds": seconds});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"nodeSelector": {"own": "n2"},
+            "tolerations": [toleration], "containers": [{"name": "c", "image": "v1"}]}})
+    };
+    nodes
+        .patch("n2", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"own": "n2"}}})))
+        .await
+        .unwrap();
+    cluster.create("default", pod("leaves", Some(0))).await;
+    cluster.create("default", pod("stays", None)).await;
+    let ready = async |name: &str| pods.get(name).await.is_ok_and(|p| is_ready(&p));
+    settles("both run", async || ready("leaves").await && ready("stays").await).await;
+    let condition = json!({"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "test",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:01Z"});
+    let status = json!({"status": {"conditions": [condition]}});
+    nodes.patch_status("n2", &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    settles("taints", async || {
+        taints("n2").await == ["node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/not-ready:NoExecute"]
+    })
+    .await;
+    settles("eviction", async || pods.get_opt("leaves").await.unwrap().is_none()).await;
+    settles("out of Services", async || !is_ready(&pods.get("stays").await.unwrap())).await;
 }

@@ -6,11 +6,13 @@ mod conditions;
 mod deployment;
 pub mod driver;
 mod endpoints;
+mod gc;
 mod hash;
 mod kinds;
 pub mod labels;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
 mod owners;
 mod pod_gc;
 mod pods;
@@ -19,6 +21,7 @@ mod replicas;
 mod root_ca;
 pub mod scheduler;
 mod serviceaccount;
+mod taint_eviction;
 mod writes;
 
 use crate::cache::Caches;
@@ -65,7 +68,10 @@ const TABLE: &[Entry] = &[
     ("service-account-controller", serviceaccount::new),
     ("root-ca-cert-publisher", root_ca::new),
     ("node-controller", node_ipam::new),
+    ("node-controller", node_lifecycle::new),
+    ("node-controller", taint_eviction::new),
     ("pod-garbage-collector", pod_gc::new),
+    ("generic-garbage-collector", gc::new),
 ];
 
 /// The scheduler's identity.

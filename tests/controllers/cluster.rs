@@ -105,9 +105,6 @@ impl Cluster {
             "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let status = json!({"status": {"capacity": resources, "allocatable": resources, "conditions": [ready]}});
         api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
-        // As the node lifecycle controller will when it sees the node ready.
-        let change = json!({"spec": {"taints": null}});
-        api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
     }
 
     pub fn api<K>(&self, namespace: &str) -> kube::Api<K>

@@ -1,0 +1,153 @@
+//! Pods leave nodes with NoExecute taints that they do not tolerate, at once or after their `tolerationSeconds`.
+
+use super::conditions::Condition;
+use super::driver::{Controller, Requeue, Wakes};
+use super::node_lifecycle::by_node;
+use super::scheduler::toleration_matches;
+use super::{Context, apply, pods};
+use crate::cache::{Cache, Key};
+use crate::events::{Normal, Recorder};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use std::time::Duration;
+
+struct TaintEviction {
+    client: Client,
+    recorder: Recorder,
+    nodes: Cache<Node>,
+    pods: Cache<Pod>,
+}
+
+pub fn new(context: &Context) -> Box<dyn Controller> {
+    Box::new(TaintEviction {
+        client: context.client.clone(),
+        recorder: context.recorder.clone(),
+        nodes: context.caches.of(),
+        pods: context.caches.of(),
+    })
+}
+
+fn no_execute(node: &Node) -> Vec<&Taint> {
+    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    taints.filter(|t| t.effect == "NoExecute").collect()
+}
+
+/// When a pod must leave; None: it may stay.
+fn deadline(tolerations: &[Toleration], taints: &[&Taint], now: Timestamp) -> Option<Timestamp> {
+    let mut earliest: Option<Timestamp> = None;
+    for taint in taints {
+        let added = taint.time_added.as_ref().map_or(now, |t| t.0);
+        let matching: Vec<_> = tolerations.iter().filter(|t| toleration_matches(t, taint)).collect();
+        if matching.is_empty() {
+            return Some(now.min(added));
+        }
+        // The shortest of the tolerations that end; none ends: it stays in spite of this taint.
+        let seconds = matching.iter().filter_map(|t| t.toleration_seconds).map(|s| s.max(0)).min();
+        let end = seconds.and_then(|s| added.checked_add(jiff::SignedDuration::from_secs(s)).ok());
+        earliest = match (earliest, end) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    earliest
+}
+
+#[async_trait]
+impl Controller for TaintEviction {
+    fn name(&self) -> &'static str {
+        "taint-eviction-controller"
+    }
+
+    fn wakes(&self, wakes: &mut Wakes) {
+        let pods = self.pods.clone();
+        wakes.on(&self.nodes, move |change| {
+            let taints = |node: Option<&std::sync::Arc<Node>>| {
+                node.map(|n| no_execute(n).into_iter().cloned().collect::<Vec<_>>()).unwrap_or_default()
+            };
+            let (old, new) = (taints(change.old.as_ref()), taints(change.new.as_ref()));
+            if new.is_empty() || old == new {
+                return Vec::new();
+            }
+            pods.by(&by_node(), &change.key.name).iter().map(|p| Key::of(p.as_ref())).collect()
+        });
+        let nodes = self.nodes.clone();
+        wakes.on(&self.pods, move |change| {
+            let bound = change.new.as_ref().and_then(|pod| pods::node_name(pod));
+            let node = bound.and_then(|name| nodes.get("", name));
+            node.filter(|n| !no_execute(n).is_empty()).map(|_| change.key.clone()).into_iter().collect()
+        });
+    }
+
+    async fn reconcile(&self, key: &Key) -> anyhow::Result<Requeue> {
+        let Some(pod) = self.pods.at(key).filter(|pod| !pods::is_terminating(pod)) else { return Ok(Requeue::Done) };
+        let Some(node) = pods::node_name(&pod).and_then(|name| self.nodes.get("", name)) else {
+            return Ok(Requeue::Done);
+        };
+        let (taints, now) = (no_execute(&node), Timestamp::now());
+        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        let Some(when) = deadline(tolerations, &taints, now) else { return Ok(Requeue::Done) };
+        if when > now {
+            let wait = Duration::try_from(when.duration_since(now)).unwrap_or_default();
+            return Ok(Requeue::After(wait));
+        }
+        let message = format!("Marking for deletion Pod {key}");
+        self.recorder.event(&pod.object_ref(&()), Normal, "TaintManagerEviction", message);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let reason = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        let mut condition = PodCondition::new("DisruptionTarget", "True", reason.0, reason.1, now);
+        condition.observed_generation = pod.metadata.generation;
+        let change = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+        match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(change)).await {
+            Err(error) if apply::is_not_found(&error) => return Ok(Requeue::Done),
+            told => drop(told?),
+        }
+        let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        match api.delete(&key.name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+            Err(error) if !apply::is_not_found(&error) => Err(error.into()),
+            _ => Ok(Requeue::Done),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn tolerations_give_time() {
+        let taint = |key: &str| -> Taint {
+            let value = json!({"key": key, "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"});
+            serde_json::from_value(value).unwrap()
+        };
+        let (a, b) = (taint("a"), taint("b"));
+        let tolerates = |key: &str, seconds: Value| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        let cases = [
+            (json!([]), vec![&a], Some("2026-01-01T00:00:00Z")),
+            (json!([tolerates("a", Value::Null)]), vec![&a], None),
+            (json!([tolerates("a", 300.into())]), vec![&a], Some("2026-01-01T00:05:00Z")),
+            (
+                json!([tolerates("a", 300.into()), tolerates("b", 100.into())]),
+                vec![&a, &b],
+                Some("2026-01-01T00:01:40Z"),
+            ),
+            (
+                json!([tolerates("a", 300.into()), tolerates("b", Value::Null)]),
+                vec![&a, &b],
+                Some("2026-01-01T00:05:00Z"),
+            ),
+            (json!([tolerates("a", 300.into())]), vec![&a, &b], Some("2026-01-01T00:00:00Z")),
+            (json!([{"operator": "Exists"}]), vec![&a, &b], None),
+        ];
+        for (tolerations, taints, expected) in cases {
+            let parsed: Vec<Toleration> = serde_json::from_value(tolerations.clone()).unwrap();
+            let told = deadline(&parsed, &taints, now).map(|t| t.to_string());
+            assert_eq!(told.as_deref(), expected, "{tolerations}");
+        }
+    }
+}
