@@ -92,10 +92,9 @@ impl Controller for NodeLifecycle {
             return Ok(Requeue::Done);
         };
         let silence = self.silence(&node);
-        let ready = plan::ready_status(&node);
-        let grace = if ready.is_empty() { START_GRACE } else { GRACE };
+        let (was_ready, is_new) = (plan::ready_status(&node) == "True", plan::ready_status(&node).is_empty());
+        let grace = if is_new { START_GRACE } else { GRACE };
         let (now, mut node) = (Timestamp::now(), node);
-        let was_ready = ready == "True";
         if silence >= grace
             && let Some(conditions) = plan::silenced(&node, now)
         {
