@@ -14,6 +14,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod owners;
+mod pod_control;
 mod pod_gc;
 mod pods;
 mod queue;

@@ -7,14 +7,13 @@ mod replicationcontroller;
 use super::apply::{self, Writable};
 use super::driver::{Controller, Requeue, Wakes};
 use super::labels::Selector;
-use super::writes::{STALE_PAUSE, Writes};
+use super::pod_control::{Failed, PodControl};
+use super::writes::STALE_PAUSE;
 use super::{Context, owners, pods};
 use crate::cache::{Cache, Key};
-use crate::events::{Normal, Recorder, Warning};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use kube::api::PostParams;
 use kube::{Api, Client};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,10 +45,9 @@ pub enum Failure<'a> {
 
 pub struct Sets<S: Set> {
     client: Client,
-    recorder: Recorder,
+    control: PodControl,
     sets: Cache<S>,
     pods: Cache<Pod>,
-    writes: Writes,
 }
 
 pub fn replicasets(context: &Context) -> Box<dyn Controller> {
@@ -64,10 +62,9 @@ impl<S: Set> Sets<S> {
     fn new(context: &Context) -> Self {
         Sets {
             client: context.client.clone(),
-            recorder: context.recorder.clone(),
+            control: PodControl::new(context),
             sets: context.caches.of(),
             pods: context.caches.of(),
-            writes: Writes::default(),
         }
     }
 }
@@ -100,10 +97,10 @@ impl<S: Set> Controller for Sets<S> {
 
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Requeue> {
         let Some(set) = self.sets.at(key) else {
-            self.writes.forget(key);
+            self.control.writes.forget(key);
             return Ok(Requeue::Done);
         };
-        if !self.writes.visible(key, &self.pods).await {
+        if !self.control.writes.visible(key, &self.pods).await {
             return Ok(Requeue::After(STALE_PAUSE));
         }
         let now = Timestamp::now();
@@ -133,20 +130,15 @@ impl<S: Set> Controller for Sets<S> {
     }
 }
 
-/// Why pods could not be made or deleted.
-struct Failed {
-    reason: &'static str,
-    message: String,
-}
-
 impl<S: Set> Sets<S> {
     async fn manage(&self, key: &Key, set: &S, mine: &[Arc<Pod>], now: Timestamp) -> Result<(), Failed> {
         let crowds = self.crowds(set, mine);
         let plan = plan::plan(set.replicas(), mine, &crowds, now);
-        self.create(key, set, plan.create.min(BURST)).await?;
-        let doomed = &plan.delete[..plan.delete.len().min(BURST)];
-        let deletions = doomed.iter().map(|pod| self.delete_one(key, set, pod));
-        futures::future::join_all(deletions).await.into_iter().collect()
+        if let Some(template) = set.template() {
+            let pod = pods::from_template(set, template);
+            self.control.create_all(key, set, &vec![pod; plan.create.min(BURST)]).await?;
+        }
+        self.control.delete_all(key, set, plan.delete.iter().take(BURST).map(AsRef::as_ref)).await
     }
 
     /// Active pods per node of this set and of its siblings (other sets of the same owner): where pods crowd, one
@@ -161,64 +153,5 @@ impl<S: Set> Sets<S> {
             *crowds.entry(pods::node_name(&pod).unwrap_or("").to_owned()).or_insert(0) += 1;
         }
         crowds
-    }
-
-    /// Make pods in growing batches (1, 2, 4, …), so that what fails for all fails few times.
-    async fn create(&self, key: &Key, set: &S, mut left: usize) -> Result<(), Failed> {
-        let Some(template) = set.template() else { return Ok(()) };
-        let pod = pods::from_template(set, template);
-        let mut batch = 1;
-        while left > 0 {
-            let now = batch.min(left);
-            let attempts = (0..now).map(|_| self.create_one(key, set, &pod));
-            let outcomes = futures::future::join_all(attempts).await;
-            outcomes.into_iter().collect::<Result<(), _>>()?;
-            left -= now;
-            batch *= 2;
-        }
-        Ok(())
-    }
-
-    async fn create_one(&self, key: &Key, set: &S, pod: &Pod) -> Result<(), Failed> {
-        let api: Api<Pod> = apply::api(&self.client, &key.namespace);
-        match api.create(&PostParams::default(), pod).await {
-            Ok(made) => {
-                self.writes.record(key, &made);
-                let message = format!("Created pod: {}", made.metadata.name.as_deref().unwrap_or(""));
-                self.recorder.event(&set.object_ref(&()), Normal, "SuccessfulCreate", message);
-                Ok(())
-            }
-            Err(error) if apply::is_namespace_terminating(&error) => Ok(()),
-            Err(error) => {
-                let message = apply::message(&error);
-                let told = format!("Error creating: {message}");
-                self.recorder.event(&set.object_ref(&()), Warning, "FailedCreate", told);
-                Err(Failed { reason: "FailedCreate", message })
-            }
-        }
-    }
-
-    async fn delete_one(&self, key: &Key, set: &S, pod: &Pod) -> Result<(), Failed> {
-        let api: Api<Pod> = apply::api(&self.client, &key.namespace);
-        let name = pod.metadata.name.as_deref().unwrap_or("");
-        match apply::delete(&api, pod).await {
-            Ok(()) => {
-                let message = format!("Deleted pod: {name}");
-                self.recorder.event(&set.object_ref(&()), Normal, "SuccessfulDelete", message);
-                Ok(())
-            }
-            // The name belongs to another pod by now: ours is gone.
-            Err(error) if apply::is_conflict(&error) => Ok(()),
-            Err(error) => {
-                let message = apply::message(&error);
-                self.recorder.event(
-                    &set.object_ref(&()),
-                    Warning,
-                    "FailedDelete",
-                    format!("Error deleting: {message}"),
-                );
-                Err(Failed { reason: "FailedDelete", message })
-            }
-        }
     }
 }
