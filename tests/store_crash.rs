@@ -2,17 +2,19 @@
 //!
 //! The tests start this executable again as a child: a test that finds its variable set is that child.
 
+mod store_common;
+
 use kedge::store::sled::{Options, Sled};
 use kedge::store::{Error, KeyRange, Op, RangeRequest, Revision, Store, Txn};
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use store_common::{Acknowledged, check, open, value, write};
 
 const CHILD: &str = "KEDGE_STORE_CHILD";
-const WRITERS: usize = 8;
+const WRITERS: u64 = 8;
 
 fn child(test: &str, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
@@ -24,60 +26,19 @@ fn child_directory() -> Option<PathBuf> {
     std::env::var_os(CHILD).map(PathBuf::from)
 }
 
-fn open(directory: &Path) -> Arc<dyn Store> {
-    Sled::open(directory.join("store"), Options::default()).expect("opens")
-}
-
-/// A value that can be checked: its step, then noise of a length that depends on it.
-fn value(step: u64) -> Vec<u8> {
-    let len = [20, 700, 3_000, 9_000, 60_000][(step % 5) as usize];
-    let mut state = step;
-    let mut bytes = step.to_be_bytes().to_vec();
-    bytes.resize_with(len, || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as u8
-    });
-    bytes
-}
-
-/// Each writer owns some keys and writes them in turn, two keys in one transaction, now and then deleting one, while
-/// the store is compacted; each acknowledgement becomes a line `key step` (step 0: deleted).
-async fn write_for_ever(store: Arc<dyn Store>, round: u64) {
-    let mut writers = Vec::new();
-    for writer in 0..WRITERS {
-        let store = store.clone();
-        writers.push(async move {
-            for step in 1.. {
-                let step = round * 1_000_000 + step;
-                let key = format!("/{writer}/{}", step % 20);
-                let first = Op::Put { key: key.clone().into(), value: value(step).into() };
-                let second = match step % 7 {
-                    0 => Op::Delete(KeyRange::key(format!("{key}/twin"))),
-                    _ => Op::Put { key: format!("{key}/twin").into(), value: value(step).into() },
-                };
-                let txn = Txn { success: vec![first, second], ..Txn::default() };
-                let response = store.txn(txn).await.expect("writes");
-                println!("{key} {step} {}", response.revision);
-                if step % 100 == 0 {
-                    let compacted = store.compact(Revision(response.revision.0.saturating_sub(50))).await;
-                    assert!(matches!(compacted, Ok(()) | Err(Error::Compacted(_))), "{compacted:?}");
-                }
-            }
-        });
-    }
-    futures::future::join_all(writers).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_processes_lose_nothing_acknowledged() {
     if let Some(directory) = child_directory() {
         let round = directory.join("round");
-        let round = std::fs::read_to_string(round).expect("round").parse().expect("number");
-        return write_for_ever(open(&directory), round).await;
+        let round: u64 = std::fs::read_to_string(round).expect("round").parse().expect("number");
+        let store = open(&directory);
+        let steps = 1_000_000 * round + 1..1_000_000 * (round + 1);
+        let line = |key: &str, step, revision| println!("{key} {step} {revision}");
+        let writers = (0..WRITERS).map(|writer| write(&*store, writer, steps.clone(), line));
+        return drop(futures::future::join_all(writers).await);
     }
     let scratch = tempfile::tempdir().expect("scratch");
-    // Acknowledged per key: the step and its revision.
-    let mut acknowledged: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut acknowledged = Acknowledged::new();
     for round in 1..=8u64 {
         std::fs::write(scratch.path().join("round"), round.to_string()).expect("writes");
         let mut process = child("killed_processes_lose_nothing_acknowledged", scratch.path())
@@ -105,30 +66,6 @@ async fn killed_processes_lose_nothing_acknowledged() {
         assert!(seen >= wanted, "the child stopped by itself after {seen} writes");
         check(scratch.path(), &acknowledged).await;
     }
-}
-
-/// Everything acknowledged is there, or something newer of the same writer; transactions are whole.
-async fn check(directory: &Path, acknowledged: &BTreeMap<String, (u64, u64)>) {
-    let store = open(directory);
-    let newest = acknowledged.values().map(|(_, revision)| *revision).max().unwrap_or(0);
-    assert!(store.revision().0 >= newest, "revision {} after {newest} was acknowledged", store.revision());
-    for (key, (step, revision)) in acknowledged {
-        let read = store.range(RangeRequest::of(KeyRange::prefix(key.clone()))).await.expect("reads");
-        let get = |name: &str| read.kvs.iter().find(|kv| kv.key == name.as_bytes());
-        let kv = get(key).unwrap_or_else(|| panic!("{key} at step {step} is gone"));
-        let found = u64::from_be_bytes(kv.value[..8].try_into().expect("long enough"));
-        assert!(found >= *step && kv.mod_revision.0 >= *revision, "{key}: {found} instead of {step}");
-        assert_eq!(kv.value, value(found), "{key} at {found}");
-        let twin = get(&format!("{key}/twin"));
-        match found % 7 {
-            0 => assert_eq!(twin, None, "{key} at {found}: its twin was deleted with it"),
-            _ => {
-                let twin = twin.unwrap_or_else(|| panic!("{key} at {found}: no twin"));
-                assert_eq!((twin.mod_revision, &twin.value), (kv.mod_revision, &kv.value));
-            }
-        }
-    }
-    store.close().await.expect("closes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,6 +136,58 @@ async fn fill_the_disk(directory: &Path) {
     let store = open(directory);
     assert_eq!(all(store.clone()).await, [&acknowledged[..], &[7]].concat());
     store.close().await.expect("closes");
+}
+
+/// An I/O error in the middle of a write (here: the largest file size that the system allows) is answered, reads go on,
+/// and the store works again when its cause has gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_io_error_is_got_over() {
+    let Some(directory) = child_directory() else {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let status = child("an_io_error_is_got_over", scratch.path()).status().expect("runs");
+        return assert!(status.success(), "{status}");
+    };
+    // SAFETY: ignoring a signal touches no memory of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let limit = |bytes| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, libc::RLIM_INFINITY);
+    let store = open(&directory);
+    let put = |step: u64| {
+        let op = Op::Put { key: format!("/{step}").into(), value: value(step).into() };
+        store.txn(Txn { success: vec![op], ..Txn::default() })
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..3u64 {
+        let length = std::fs::metadata(directory.join("store/sled/db")).expect("is there").len();
+        limit(length + 100_000).expect("limits");
+        let mut failures = Vec::new();
+        for step in 0..400 {
+            let step = round * 1000 + step;
+            match put(step).await {
+                Ok(_) => acknowledged.push(step),
+                Err(error) => failures.push(error.to_string()),
+            }
+            if failures.len() == 3 {
+                break;
+            }
+        }
+        // The database library broke, and was not opened again while that had no prospect.
+        assert!(failures.len() == 3 && failures[2].contains("trying to write"), "{failures:?}");
+        // Not from memory.
+        store.trim();
+        store.trim();
+        let read = store.range(RangeRequest::of(KeyRange::prefix("/"))).await.expect("reads go on");
+        assert_eq!(read.kvs.len(), acknowledged.len());
+        limit(libc::RLIM_INFINITY).expect("limits no more");
+        put(round * 1000 + 999).await.expect("works again");
+        acknowledged.push(round * 1000 + 999);
+        assert_eq!(store.revision().0, 1 + acknowledged.len() as u64);
+    }
+    store.close().await.expect("closes");
+    let store = open(&directory);
+    for step in acknowledged {
+        let read = store.range(RangeRequest::of(KeyRange::key(format!("/{step}")))).await.expect("reads");
+        assert_eq!(read.kvs.first().map(|kv| &kv.value[..]), Some(&value(step)[..]), "{step}");
+    }
 }
 
 /// A second process is refused with a message that names the directory.

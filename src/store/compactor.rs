@@ -46,7 +46,10 @@ async fn run(store: Arc<dyn Store>, policy: Policy) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        store.trim();
+        let trimmed = store.clone();
+        if let Err(error) = task::Group::blocking(move || trimmed.trim()).await {
+            warn!(%error, "trimming the store failed");
+        }
         samples.add(Instant::now(), store.revision());
         let state = State {
             now: Instant::now(),

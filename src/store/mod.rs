@@ -252,7 +252,8 @@ pub trait Store: Send + Sync + 'static {
         0
     }
 
-    /// Give back memory that was only there for speed and has not been used since the last call.
+    /// Give back memory that was only there for speed and has not been used since the last call. May block for some
+    /// milliseconds.
     fn trim(&self) {}
 
     /// Bytes that the store uses on disk (0 for memory).

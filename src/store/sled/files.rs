@@ -7,11 +7,14 @@ use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Room that is claimed beyond the end of the database file at a time.
 const RESERVE_STEP_BYTES: u64 = 4 << 20;
+
+/// What must be writable before sled is opened again after an error.
+const PROBE_BYTES: usize = 2 << 20;
 
 /// Free space below which writes are refused where the file system cannot claim room.
 const FREE_MARGIN_BYTES: u64 = 8 << 20;
@@ -87,6 +90,21 @@ impl Directory {
             Ok(Database { file, path: sled.clone(), reserved: Mutex::default() })
         };
         work().map_err(|e| failed("syncing the store's files", &sled, &e))
+    }
+
+    /// Whether sled could be opened now: that takes room for a snapshot and the rest of a segment, in files as long as
+    /// its own. Nothing of sled's is touched.
+    pub fn probe(&self) -> Result<(), Error> {
+        let path = self.path.join("probe");
+        let work = || -> io::Result<()> {
+            let length = fs::metadata(self.sled().join("db"))?.len();
+            let file = File::create(&path)?;
+            file.write_all_at(&vec![1; PROBE_BYTES], length)?;
+            file.sync_data()
+        };
+        let result = work().map_err(|e| failed("trying to write", &path, &e));
+        let _ = fs::remove_file(&path);
+        result
     }
 
     /// Bytes that the store takes on disk.

@@ -187,6 +187,11 @@ impl Index {
         self.superseded_bytes
     }
 
+    /// How many keys there are, deleted ones that are not forgotten yet among them.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Revision of the last version entered.
     pub fn newest(&self) -> u64 {
         self.newest

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Layout of the entries; another one is refused.
@@ -24,6 +24,16 @@ const FORMAT: &[u8] = b"1";
 /// How long to wait for sled's threads to let go of its files before they are opened again.
 const REOPEN_TRIES: u32 = 40;
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Records read from sled after which a trim has sled let go of pages.
+const TRIM_FETCHES: usize = 1000;
+
+/// sled looks at the limit of its page cache only when 64 accesses to one of its 256 shards have come together (pages
+/// are dealt to shards in turn), so pages read once stay for ever. These many accesses on these many neighbouring
+/// pages, with a record of each, make every shard look.
+const PRESS_ACCESSES: usize = 66;
+const PRESS_PAGES: usize = 512;
+const PRESS_RECORDS_PER_PAGE: usize = 8;
 
 /// Records that one step of reading history looks at, at least (it ends between revisions).
 const HISTORY_RECORDS: usize = 1024;
@@ -46,6 +56,8 @@ pub struct Shared {
     compacted: AtomicU64,
     written: AtomicU64,
     closed: AtomicBool,
+    /// Records read from sled since the last trim.
+    fetched: AtomicUsize,
     /// Revisions that reads under way look at, with how many.
     pins: Mutex<BTreeMap<u64, usize>>,
     pub hub: Arc<Hub>,
@@ -60,6 +72,10 @@ impl Shared {
         let committed = last.max(compacted);
         remove_after(&open, committed)?;
         barrier(&open)?;
+        if index.len() >= TRIM_FETCHES {
+            press_page_cache(&open)?;
+            give_back_memory();
+        }
         Ok(Shared {
             values: Mutex::new(Values::new(options.value_cache_bytes)),
             options,
@@ -70,15 +86,18 @@ impl Shared {
             compacted: AtomicU64::new(compacted),
             written: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            fetched: AtomicUsize::new(0),
             pins: Mutex::default(),
             hub: Hub::new(Revision(committed)),
         })
     }
 
-    /// Open sled again after an error, back at the last committed revision.
+    /// Open sled again after an error, back at the last committed revision. While that has no prospect, the old one stays
+    /// for reading.
     pub fn repair(&self) -> Result<(), Error> {
         let directory = self.directory.lock();
         let directory = directory.as_ref().ok_or(Error::Closed)?;
+        directory.probe()?;
         let mut open = self.open.write();
         *open = None;
         let mut tries = 0;
@@ -158,8 +177,14 @@ impl Shared {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Give back memory. Blocks for some milliseconds if much has been read.
     pub fn trim(&self) {
         self.values.lock().age();
+        if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
+            // What cannot be read now is read by the next one who asks, who learns why.
+            let _ = self.with_open(press_page_cache);
+            give_back_memory();
+        }
     }
 
     /// Run with sled open.
@@ -221,6 +246,12 @@ impl Shared {
         if let Some(value) = self.values.lock().get(place) {
             return Ok(value);
         }
+        self.fetch(place)
+    }
+
+    /// A value from sled.
+    fn fetch(&self, place: Place) -> Result<Bytes, Error> {
+        self.fetched.fetch_add(1, Ordering::Relaxed);
         let value = self.with_open(|open| fetch(open, place)?.ok_or_else(|| missing(place)))?;
         self.values.lock().insert(place, value.clone());
         Ok(value)
@@ -332,8 +363,7 @@ impl Reading {
         // In the order of the pages.
         self.missing.sort_unstable();
         for (place, position) in std::mem::take(&mut self.missing) {
-            let value = self.pin.shared.with_open(|open| fetch(open, place)?.ok_or_else(|| missing(place)))?;
-            self.pin.shared.values.lock().insert(place, value.clone());
+            let value = self.pin.shared.fetch(place)?;
             if let Some(kv) = self.response.kvs.get_mut(position) {
                 kv.value = value;
             }
@@ -371,6 +401,27 @@ fn fetch(open: &Open, place: Place) -> Result<Option<Bytes>, Error> {
         }
     };
     value.map(Some).map_err(|_| damaged(place))
+}
+
+/// Have sled keep its page cache within its limit: see [`PRESS_ACCESSES`].
+fn press_page_cache(open: &Open) -> Result<(), Error> {
+    let io = |e| sled_error("trimming the page cache", e);
+    let keys = open.sled.scan_prefix(b"r").keys().step_by(PRESS_RECORDS_PER_PAGE).take(PRESS_PAGES);
+    for key in keys.collect::<Result<Vec<_>, _>>().map_err(io)? {
+        for _ in 0..PRESS_ACCESSES {
+            open.sled.get(&key).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Have the allocator give free memory back to the system; some do so by themselves.
+fn give_back_memory() {
+    // SAFETY: takes no pointers; the function may be called at any time from any thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Pieces of a record's value.
