@@ -149,7 +149,8 @@ async fn an_io_error_is_got_over() {
     };
     // SAFETY: ignoring a signal touches no memory of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    let limit = |bytes| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, libc::RLIM_INFINITY);
+    let limit =
+        |bytes| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, libc::RLIM_INFINITY);
     let store = open(&directory);
     let put = |step: u64| {
         let op = Op::Put { key: format!("/{step}").into(), value: value(step).into() };

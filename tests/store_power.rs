@@ -15,7 +15,10 @@ use store_common::{Acknowledged, check, open, write};
 const SECTOR: usize = 512;
 const WRITERS: u64 = 8;
 const STEPS: u64 = 250;
-const TRIALS: u64 = 60;
+/// How many moments are tried; `KEDGE_TRIALS` overrides.
+const TRIALS: usize = 60;
+/// sled's segments: their headers tell what of the log is durable.
+const SEGMENT: usize = 512 << 10;
 
 /// What happened to the file, in order.
 enum Note {
@@ -99,9 +102,8 @@ async fn power_loss_takes_nothing_acknowledged() {
     assert!(opened > 0 && barriers > STEPS as usize / 2, "{} notes, {barriers} barriers", notes.len());
 
     let mut random = StdRng::seed_from_u64(1);
-    let mut moments: Vec<usize> = (0..TRIALS).map(|_| random.random_range(opened..notes.len())).collect();
-    moments.sort_unstable();
     let mut disk = Disk::default();
+    let moments = moments(&notes, opened, &mut random);
     for (trial, moment) in moments.into_iter().enumerate() {
         disk.play(&notes, moment);
         // From nothing to almost everything of what was under way.
@@ -109,11 +111,29 @@ async fn power_loss_takes_nothing_acknowledged() {
         let file = disk.after_power_loss(&notes[disk.barrier..moment], survives, &mut random);
         let copy = scratch.path().join("copy");
         lay_out(&original, &copy, &file);
-        println!("trial {trial}: {moment} of {} notes, {survives} of the rest survives", notes.len());
+        let rest = moment - disk.barrier;
+        println!("trial {trial}: {moment} of {} notes, {survives} of the last {rest} survives", notes.len());
         check(&copy, &disk.acknowledged).await;
         std::fs::remove_dir_all(&copy).expect("removes");
     }
     store.close().await.expect("closes");
+}
+
+/// When the power goes: while something is being written, and as often while a segment is begun.
+fn moments(notes: &[Note], opened: usize, random: &mut StdRng) -> Vec<usize> {
+    let trials = std::env::var("KEDGE_TRIALS").ok().and_then(|trials| trials.parse().ok()).unwrap_or(TRIALS);
+    let after = |wanted: fn(&Note) -> bool| -> Vec<usize> {
+        (opened..notes.len()).filter(|&at| wanted(&notes[at])).map(|at| at + 1).collect()
+    };
+    let writes = after(|note| matches!(note, Note::Write(..)));
+    let beginnings = after(|note| matches!(note, Note::Write(offset, _) if offset % SEGMENT == 0));
+    let mut moment = |trial: usize| {
+        let among = if trial % 2 == 0 && !beginnings.is_empty() { &beginnings } else { &writes };
+        among[random.random_range(0..among.len())]
+    };
+    let mut moments: Vec<usize> = (0..trials).map(&mut moment).collect();
+    moments.sort_unstable();
+    moments
 }
 
 /// What is on the disk for sure.

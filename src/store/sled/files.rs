@@ -1,4 +1,4 @@
-//! What sled leaves to its user: the lock, the disk barrier, room for the next write, and what a crash leaves behind.
+//! What sled leaves to its user: the lock, room for the next write, and what a crash leaves behind.
 
 use crate::durable;
 use crate::store::Error;
@@ -117,7 +117,7 @@ impl Directory {
     }
 }
 
-/// sled's database file, held open beside sled for the barrier.
+/// sled's database file, held open beside sled to claim room for it.
 pub struct Database {
     file: File,
     path: PathBuf,
@@ -133,11 +133,6 @@ struct Reserved {
 }
 
 impl Database {
-    /// Everything written so far is on the disk when this returns.
-    pub fn barrier(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
     /// Claim room for `bytes` more at the end of the file, so that the writes to come cannot meet a full disk in the
     /// middle: sled does not get over that without being opened again.
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {

@@ -7,13 +7,12 @@
 //! ```
 //!
 //! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
-//! - `files.rs`: lock, disk barrier, room. `shared.rs`: reads, opening, repair. `writer.rs`: the one writer.
+//! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads, opening, repair. `writer.rs`: the one writer.
 //!
-//! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last barrier.
-//! Its `flush` alone is not a barrier (`sync_file_range` does not reach the disk), so [`files::Database::barrier`]
-//! follows each. It reuses a segment of its file at the earliest two segments after everything in it was rewritten
-//! elsewhere, so a barrier at least every segment of log keeps power loss from taking both copies ([`writer`]).
+//! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last flush. For
+//! power loss that takes `barrier.rs`.
 
+mod barrier;
 mod files;
 mod index;
 mod record;

@@ -71,7 +71,7 @@ impl Shared {
         let (index, last) = read_index(&open, path)?;
         let committed = last.max(compacted);
         remove_after(&open, committed)?;
-        barrier(&open)?;
+        flush(&open)?;
         if index.len() >= TRIM_FETCHES {
             press_page_cache(&open)?;
             give_back_memory();
@@ -121,7 +121,7 @@ impl Shared {
             });
         }
         remove_after(&again, committed)?;
-        barrier(&again)?;
+        flush(&again)?;
         *open = Some(again);
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Shared {
         self.closed.store(true, Ordering::SeqCst);
         self.hub.close();
         let mut open = self.open.write();
-        let result = open.as_ref().map_or(Ok(()), barrier);
+        let result = open.as_ref().map_or(Ok(()), |open| flush(open).map(|_| ()));
         *open = None;
         drop(open);
         *self.directory.lock() = None;
@@ -433,16 +433,9 @@ pub fn pieces(open: &Open, place: Place) -> Result<u16, Error> {
     }
 }
 
-/// Write out sled's buffers and wait for the disk. Returns how many bytes sled wrote.
-pub fn barrier(open: &Open) -> Result<(), Error> {
-    flush(open).map(|_| ())
-}
-
+/// Have sled write everything out and wait for the disk. Returns how many bytes it wrote.
 pub fn flush(open: &Open) -> Result<usize, Error> {
-    let bytes = open.sled.flush().map_err(|e| sled_error("writing to disk", e))?;
-    let barrier = open.file.barrier();
-    barrier.map_err(|e| failed("waiting for the disk", Path::new("store"), &e))?;
-    Ok(bytes)
+    open.sled.flush().map_err(|e| sled_error("writing to disk", e))
 }
 
 fn open_sled(directory: &Directory, options: &Options) -> Result<Open, Error> {
@@ -469,12 +462,32 @@ fn open_sled(directory: &Directory, options: &Options) -> Result<Open, Error> {
         }
     };
     let file = directory.settle()?;
-    Ok(Open { sled, file })
+    let open = Open { sled, file };
+    prove_barrier(&open)?;
+    Ok(open)
+}
+
+/// Refuse to work where the disk barrier is missing (a matter of how the executable was linked).
+fn prove_barrier(open: &Open) -> Result<(), Error> {
+    let proven = super::barrier::proven(|| {
+        let count = |old: Option<&[u8]>| {
+            let old = old.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+            Some(old.wrapping_add(1).to_be_bytes().to_vec())
+        };
+        let counted = open.sled.update_and_fetch(OPENED_KEY, count);
+        counted.map_err(|e| sled_error("writing to disk", e))?;
+        flush(open).map(|_| ())
+    })?;
+    match proven {
+        true => Ok(()),
+        false => Err(Error::Failed { step: "opening the store", message: "writes do not reach the disk".into() }),
+    }
 }
 
 /// After the key of every piece.
 const LAST_PIECE: [u8; 15] = [b'q'; 15];
 const FORMAT_KEY: &[u8] = b"mformat";
+const OPENED_KEY: &[u8] = b"mopened";
 pub const COMPACTED_KEY: &[u8] = b"mcompacted";
 
 /// Check the format (or set it in a new store) and give the compacted revision.
@@ -482,7 +495,8 @@ fn read_metadata(open: &Open, path: &Path) -> Result<u64, Error> {
     let io = |e| sled_error("reading the store's metadata", e);
     match open.sled.get(FORMAT_KEY).map_err(io)? {
         Some(format) if &*format == FORMAT => {}
-        None if open.sled.is_empty() => {
+        // Nothing but what opening has just written.
+        None if open.sled.len() == 1 => {
             open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
         }
         _ => {

@@ -25,11 +25,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Bytes that sled's log grows by, at most, per byte inserted (measured: 8 to 11).
 const LOG_GROWTH: usize = 12;
 
-/// Log that may be written without a barrier: one of sled's segments (see the module above).
-const UNSYNCED_LOG_BYTES: usize = 512 << 10;
-
-/// Room that is claimed beyond what a batch is expected to write: sled opens the next segment early.
-const SPARE_BYTES: usize = 2 << 20;
+/// Room that is claimed beyond what a batch is expected to write: sled begins segments early and moves pages.
+const SPARE_BYTES: usize = 4 << 20;
 
 /// Versions that are removed in one step.
 const PURGE_STEP: usize = 128;
@@ -53,8 +50,6 @@ pub struct Writer {
     revision: u64,
     /// Why sled has to be opened again before the next write.
     broken: Option<Error>,
-    /// Log written since the last barrier (an estimate).
-    unsynced: usize,
     /// There may be something to remove.
     purging: bool,
 }
@@ -80,7 +75,7 @@ struct Mark {
 impl Writer {
     pub fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
         let revision = shared.committed().0;
-        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, unsynced: 0, purging: true }
+        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, purging: true }
     }
 
     pub fn run(mut self) {
@@ -173,33 +168,25 @@ impl Writer {
             open.file.reserve((batch.bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
             self.guarded(|writer| {
                 for (place, encoded) in &batch.records {
-                    writer.insert(open, *place, encoded)?;
+                    Self::insert(open, *place, encoded)?;
                 }
                 writer.barrier(open)
             })
         })
     }
 
-    fn insert(&mut self, open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
+    fn insert(open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
         let io = |e| sled_error("writing a record", e);
         for (number, piece) in encoded.pieces.iter().enumerate() {
             open.sled.insert(place.piece_key(number as u16), &piece[..]).map_err(io)?;
-            self.wrote(open, piece.len())?;
         }
         open.sled.insert(place.key(), &encoded.record[..]).map_err(io)?;
-        self.wrote(open, encoded.record.len())
-    }
-
-    /// Count what was written, and keep what is not on the disk yet below a segment of sled's log.
-    fn wrote(&mut self, open: &Open, bytes: usize) -> Result<(), Error> {
-        self.unsynced += bytes * LOG_GROWTH;
-        if self.unsynced >= UNSYNCED_LOG_BYTES { self.barrier(open) } else { Ok(()) }
+        Ok(())
     }
 
     fn barrier(&mut self, open: &Open) -> Result<(), Error> {
         let bytes = shared::flush(open)?;
         self.shared.add_written(bytes);
-        self.unsynced = 0;
         Ok(())
     }
 
@@ -224,7 +211,6 @@ impl Writer {
         }
         info!(%cause, "the store works again");
         self.broken = None;
-        self.unsynced = 0;
         Ok(())
     }
 
@@ -292,17 +278,16 @@ impl Writer {
         })
     }
 
-    fn remove(&mut self, open: &Open, place: Place, stored: u32) -> Result<(), Error> {
+    fn remove(&self, open: &Open, place: Place, stored: u32) -> Result<(), Error> {
         let io = |e| sled_error("removing a record", e);
         // Only long values can be in pieces. Pieces go first: a record without them is found and removed on open.
         let pieces = if stored as usize > super::record::ITEM_BYTES / 2 { shared::pieces(open, place)? } else { 0 };
         for piece in 0..pieces {
             open.sled.remove(place.piece_key(piece)).map_err(io)?;
-            self.wrote(open, PURGE_BYTES)?;
         }
         open.sled.remove(place.key()).map_err(io)?;
         self.shared.values.lock().remove(place);
-        self.wrote(open, PURGE_BYTES)
+        Ok(())
     }
 
     /// Evaluate a transaction against everything before it, also what is not committed yet. What it writes is added to
