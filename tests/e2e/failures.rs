@@ -81,5 +81,7 @@ fn starts_that_cannot_work_say_why() {
     // A data directory that is a file.
     let file = host.dir.join("file");
     std::fs::write(&file, "x").expect("file");
-    has(&start(&[&format!("--data-dir={}", file.display())]).fails(), "data directory");
+    let mut other = host.inside(kedge());
+    other.args(["server", "--disable-agent", &format!("--data-dir={}", file.display())]);
+    has(&run(&mut other).fails(), "data directory");
 }
