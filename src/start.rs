@@ -206,7 +206,7 @@ async fn start_agent(
         run_dir: config.run_dir.clone(),
         kubelet_dir: dir.join("kubelet"),
         log_dir: config.pod_log_dir.clone(),
-        cgroup_root: config.cgroup_root.clone(),
+        cgroup_root: format!("{}/kubepods", config.cgroup_root.trim_end_matches('/')),
         container_runtime_endpoint: config.container_runtime_endpoint.clone(),
         resolv_conf: config.resolv_conf.clone(),
         cluster_dns: config.cluster_dns,

@@ -181,8 +181,13 @@ fn remove_cgroups(root: &str) -> anyhow::Result<()> {
     let base = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(base).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
     for hierarchy in hierarchies.chain([base.to_owned()]) {
+        let parent = hierarchy.join(root.trim_matches('/'));
         for name in ["kubepods", "kubepods.slice"] {
-            remove_cgroup(&hierarchy.join(root.trim_start_matches('/')).join(name));
+            remove_cgroup(&parent.join(name));
+        }
+        if parent != hierarchy {
+            // An instance's own parent; a shared one is not empty and stays.
+            let _ = fs::remove_dir(&parent);
         }
     }
     Ok(())

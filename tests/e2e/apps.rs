@@ -161,18 +161,26 @@ fn a_pod_gets_what_its_spec_says() {
 #[ignore = "end to end on a real node, as root: ./test.sh"]
 fn logs_follow_and_previous() {
     let host = Host::ready();
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: count}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: {BUSYBOX}\n    \
-         command: [sh, -c, 'i=0; while [ $i -lt 5 ]; do echo line $i; i=$((i+1)); sleep 0.5; done; exit 3']\n"
-    );
-    host.apply(&pod).ok();
+    let pod = |name: &str, policy: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {policy}\n  \
+             terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: {BUSYBOX}\n    \
+             command: [sh, -c, 'i=0; while [ $i -lt 5 ]; do echo line $i; i=$((i+1)); sleep 0.5; done; exit 3']\n"
+        )
+    };
+    host.apply(&pod("count", "Never")).ok();
     eventually("started", 40, || host.k("logs count").result().and_then(|l| if l.is_empty() { Err(l) } else { Ok(l) }));
     let followed = run(host.kubectl_command(&["logs", "-f", "count"]).stdin(Stdio::null())).ok();
     assert_eq!(followed.lines().collect::<Vec<_>>(), ["line 0", "line 1", "line 2", "line 3", "line 4"]);
     assert_eq!(host.k("logs count --tail=1").ok().trim(), "line 4");
     has(&host.k("logs count --timestamps --tail=1").ok(), "Z line 4");
-    eventually("previous container's log", 60, || {
-        host.k("logs count --previous").result().and_then(|l| if l.contains("line 4") { Ok(()) } else { Err(l) })
+    eventually("pod failed", 20, || match host.k("get pod count -o jsonpath={.status.phase}").ok() {
+        phase if phase == "Failed" => Ok(()),
+        phase => Err(phase),
     });
-    has(&host.k("get pod count -o jsonpath={.status.containerStatuses[0].lastState}").ok(), "\"exitCode\":3");
+    host.apply(&pod("again", "Always")).ok();
+    eventually("previous container's log", 60, || {
+        host.k("logs again --previous").result().and_then(|l| if l.contains("line 4") { Ok(()) } else { Err(l) })
+    });
+    has(&host.k("get pod again -o jsonpath={.status.containerStatuses[0].lastState}").ok(), "\"exitCode\":3");
 }
