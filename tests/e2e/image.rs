@@ -12,7 +12,9 @@ mkdir -p /tmp/www/cgi-bin
 hostname > /tmp/www/index.html
 printf '#!/bin/sh\necho Content-Type: text/plain; echo; echo $REMOTE_ADDR\n' > /tmp/www/cgi-bin/ip
 chmod +x /tmp/www/cgi-bin/ip
-exec httpd -f -v -p "${PORT:-8080}" -h /tmp/www
+trap 'exit 0' TERM
+httpd -f -v -p "${PORT:-8080}" -h /tmp/www &
+wait
 "#;
 
 /// Write the image as a docker archive into `dir` under these names.

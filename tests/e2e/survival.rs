@@ -67,7 +67,7 @@ fn containerd_is_restarted_and_rules_are_healed() {
     host.k(&format!("create deployment web --image={BUSYBOX}")).ok();
     host.k("rollout status deployment/web --timeout=60s").ok();
     let before = running(&host);
-    let pid = sh(&format!("pgrep -f '^[^ ]*containerd .*{}' | head -1", host.run_dir().display())).ok();
+    let pid = sh(&format!("pgrep -f '^[^ ]*containerd --config {}' | head -1", host.data_dir().display())).ok();
     sh(&format!("kill -9 {}", pid.trim())).ok();
     eventually("containerd is back", 40, || host.kubectl(&["exec", "deploy/web", "--", "true"]).result());
     assert_eq!(running(&host), before, "containers outlive containerd");
