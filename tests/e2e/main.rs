@@ -7,7 +7,9 @@ mod run;
 
 mod api;
 mod apps;
+mod owners;
 mod failures;
+mod images;
 mod install;
 mod services;
 mod streams;

@@ -85,13 +85,17 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<PortMapping>,
 }
 
+/// containerd 1.6 writes the names in capitals: Go's decoders, which everybody else uses, do not mind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
+    #[serde(alias = "Protocol")]
     pub protocol: String,
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
@@ -172,6 +176,9 @@ mod tests {
         let conf: NetConf = serde_json::from_str(text).unwrap();
         assert_eq!(conf.runtime_config.port_mappings[0].host_port, 8080);
         assert_eq!(conf.valid_attachments[0].container_id, "a");
+        let capitals = text.replace("hostPort", "HostPort").replace("containerPort", "ContainerPort");
+        let conf: NetConf = serde_json::from_str(&capitals.replace("protocol", "Protocol")).unwrap();
+        assert_eq!(conf.runtime_config.port_mappings[0].container_port, 80);
         assert_eq!(serde_json::from_str::<NetConf>("{}").unwrap().socket, "");
     }
 }
