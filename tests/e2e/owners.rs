@@ -3,7 +3,7 @@
 
 use crate::host::Host;
 use crate::image::BUSYBOX;
-use crate::run::{eventually, has, run};
+use crate::run::{eventually, has, run, sh};
 
 #[test]
 #[ignore = "end to end on a real node, as root: ./test.sh"]
@@ -48,7 +48,10 @@ fn everyday_verbs() {
     host.k(&format!("create deployment web --image={BUSYBOX}")).ok();
     host.k("rollout status deployment/web --timeout=60s").ok();
     // edit through $EDITOR, as a person would.
-    let edited = run(host.kubectl_command(&["edit", "deployment", "web"]).env("EDITOR", "sed -i s/replicas:.1/replicas:.2/"));
+    let editor = host.dir.join("editor");
+    std::fs::write(&editor, "#!/bin/sh\nsed -i 's/^  replicas: 1/  replicas: 2/' \"$1\"\n").expect("editor");
+    sh(&format!("chmod +x {}", editor.display())).ok();
+    let edited = run(host.kubectl_command(&["edit", "deployment", "web"]).env("EDITOR", &editor));
     has(&edited.ok(), "edited");
     host.k("wait --for=jsonpath={.status.readyReplicas}=2 deployment/web --timeout=60s").ok();
     host.k("rollout restart deployment/web").ok();
