@@ -125,8 +125,7 @@ impl Errors {
     }
 
     pub fn into_causes(self) -> Vec<Cause> {
-        let cause =
-            |e: Error| Cause { reason: e.reason.to_owned(), message: e.message, field: e.path.to_string() };
+        let cause = |e: Error| Cause { reason: e.reason.to_owned(), message: e.message, field: e.path.to_string() };
         self.0.into_iter().map(cause).collect()
     }
 }

@@ -1,7 +1,6 @@
 //! Start-up as a list of calls: what runs in a server, in which order, with which identity.
 
 use crate::cache::Caches;
-use crate::{agent, config, controllers, durable, netproxy};
 use crate::pki::{Pki, PkiConfig};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
@@ -14,6 +13,7 @@ use crate::server::security::Security;
 use crate::store::{Store, compactor};
 use crate::task::Group;
 use crate::wire::listener::Listener;
+use crate::{agent, config, controllers, durable, netproxy};
 use anyhow::Context;
 use kube::Client;
 use std::net::SocketAddr;

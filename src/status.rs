@@ -257,7 +257,13 @@ impl Status {
 
 /// The `Success` Status that a deletion answers with.
 pub fn success(group: &str, resource: &str, name: &str, uid: &str) -> serde_json::Value {
-    let details = Details { name: name.into(), group: group.into(), kind: resource.into(), uid: uid.into(), ..Default::default() };
+    let details = Details {
+        name: name.into(),
+        group: group.into(),
+        kind: resource.into(),
+        uid: uid.into(),
+        ..Default::default()
+    };
     serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 

@@ -51,7 +51,12 @@ fn check(dir: &str, words: &[&str], allowed: &[&str], why: &str) {
 
 #[test]
 fn the_store_knows_no_kinds() {
-    check("src/store", &["crate::server", "crate::controllers", "crate::agent", "crate::netproxy", "k8s_openapi", "kube::"], &[], "store is below everything");
+    check(
+        "src/store",
+        &["crate::server", "crate::controllers", "crate::agent", "crate::netproxy", "k8s_openapi", "kube::"],
+        &[],
+        "store is below everything",
+    );
 }
 
 #[test]
@@ -94,7 +99,8 @@ fn dependencies_say_why() {
         if line.starts_with('[') {
             section = line;
         }
-        let is_dependency = section.ends_with("dependencies]") && line.contains(" = ") && !line.trim_start().starts_with('#');
+        let is_dependency =
+            section.ends_with("dependencies]") && line.contains(" = ") && !line.trim_start().starts_with('#');
         assert!(!is_dependency || line.contains(" # "), "a dependency without a one-line why: {line}");
     }
 }

@@ -99,7 +99,8 @@ impl Layout {
             for (file, value) in self.settings(limits) {
                 let path = dir.join(file);
                 if path.exists() {
-                    fs::write(&path, &value).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+                    fs::write(&path, &value)
+                        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
                 }
             }
         }

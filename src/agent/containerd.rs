@@ -200,7 +200,10 @@ impl Supervisor {
             return Some(pid);
         }
         // Containers live under their shims and are not touched by this.
-        info!("replacing containerd {pid}: {}", if answers { "its configuration changed" } else { "it does not answer" });
+        info!(
+            "replacing containerd {pid}: {}",
+            if answers { "its configuration changed" } else { "it does not answer" }
+        );
         stop(pid, &self.config_file).await;
         None
     }

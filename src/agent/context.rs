@@ -85,7 +85,14 @@ impl Agent {
     }
 
     /// An event of a pod, or of one of its containers.
-    pub fn event(&self, pod: &Pod, container: Option<&str>, kind: events::Type, reason: &str, message: impl Into<String>) {
+    pub fn event(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: events::Type,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let message = message.into();
         tracing::debug!(pod = %pod_name(pod), container, reason, message, "event");
         self.recorder.event(&reference(pod, container), kind, reason, message);

@@ -260,9 +260,13 @@ impl Cri {
     }
 
     /// Pull; gives the image's reference.
-    pub async fn pull(&self, name: &str, auth: Option<cri::AuthConfig>, sandbox: cri::PodSandboxConfig) -> Result<String> {
-        let request =
-            cri::PullImageRequest { image: Some(image_spec(name)), auth, sandbox_config: Some(sandbox) };
+    pub async fn pull(
+        &self,
+        name: &str,
+        auth: Option<cri::AuthConfig>,
+        sandbox: cri::PodSandboxConfig,
+    ) -> Result<String> {
+        let request = cri::PullImageRequest { image: Some(image_spec(name)), auth, sandbox_config: Some(sandbox) };
         Ok(within(PULL_TIMEOUT, self.images().pull_image(request)).await?.into_inner().image_ref)
     }
 

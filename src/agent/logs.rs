@@ -118,7 +118,12 @@ mod tests {
         }
         assert_eq!(
             names(),
-            ["0.log.20260101-000004.gz", "0.log.20260101-000005.gz", "0.log.20260101-000006.gz", "0.log.20260101-000007"]
+            [
+                "0.log.20260101-000004.gz",
+                "0.log.20260101-000005.gz",
+                "0.log.20260101-000006.gz",
+                "0.log.20260101-000007"
+            ]
         );
         let mut text = String::new();
         let file = File::open(dir.path().join("0.log.20260101-000005.gz")).unwrap();

@@ -115,7 +115,8 @@ fn hugepages() -> BTreeMap<String, u64> {
         let Some(kib) = name.strip_prefix("hugepages-").and_then(|n| n.strip_suffix("kB")?.parse::<u64>().ok()) else {
             continue;
         };
-        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
+        let count =
+            fs::read_to_string(entry.path().join("nr_hugepages")).ok().and_then(|n| n.trim().parse::<u64>().ok());
         let size = Quantity::from_units((kib * 1024) as i64, Format::BinarySi);
         out.insert(format!("hugepages-{size}"), count.unwrap_or(0) * kib * 1024);
     }

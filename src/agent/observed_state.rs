@@ -118,7 +118,8 @@ type Listed = HashMap<String, HashSet<(String, i32)>>;
 
 async fn relist(agent: &Agent) -> super::cri::Result<Listed> {
     let selector = Labels::from([(labels::INSTANCE.to_owned(), agent.instance.clone())]);
-    let (sandboxes, containers) = tokio::try_join!(agent.cri.sandboxes(selector.clone()), agent.cri.containers(selector))?;
+    let (sandboxes, containers) =
+        tokio::try_join!(agent.cri.sandboxes(selector.clone()), agent.cri.containers(selector))?;
     let mut listed = Listed::new();
     let sandboxes = sandboxes.into_iter().map(|s| (s.labels, s.id, s.state));
     for (labels, id, state) in sandboxes.chain(containers.into_iter().map(|c| (c.labels, c.id, c.state))) {

@@ -22,20 +22,34 @@ pub struct Streams {
 /// Why a container cannot be used; `Display` is for the user, in upstream's words.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupError {
-    NoPod { namespace: String, name: String },
-    NoContainer { pod: String, container: String },
+    NoPod {
+        namespace: String,
+        name: String,
+    },
+    NoContainer {
+        pod: String,
+        container: String,
+    },
     /// It exists, but not (yet, or any more) as asked.
-    NotThere { pod: String, container: String, why: String },
+    NotThere {
+        pod: String,
+        container: String,
+        why: String,
+    },
 }
 
 impl std::fmt::Display for LookupError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            LookupError::NoPod { namespace, name } => write!(f, "pod \"{name}\" not found in namespace \"{namespace}\""),
+            LookupError::NoPod { namespace, name } => {
+                write!(f, "pod \"{name}\" not found in namespace \"{namespace}\"")
+            }
             LookupError::NoContainer { pod, container } => {
                 write!(f, "container {container} is not valid for pod {pod}")
             }
-            LookupError::NotThere { pod, container, why } => write!(f, "container \"{container}\" in pod \"{pod}\" {why}"),
+            LookupError::NotThere { pod, container, why } => {
+                write!(f, "container \"{container}\" in pod \"{pod}\" {why}")
+            }
         }
     }
 }
@@ -70,7 +84,12 @@ impl Agent {
     }
 
     /// Log files of a container, oldest first, the one that is written to last. `previous`: of the run before.
-    pub fn log_files(&self, view: &View, container: &str, previous: bool) -> std::result::Result<Vec<PathBuf>, LookupError> {
+    pub fn log_files(
+        &self,
+        view: &View,
+        container: &str,
+        previous: bool,
+    ) -> std::result::Result<Vec<PathBuf>, LookupError> {
         let pod = view.pod.metadata.name.clone().unwrap_or_default();
         // A container that has crashed and waits has its last run as the current one and as the previous one.
         let waits = view.container(container, false).is_some_and(|c| c.is_exited()) && is_waiting(view, container);

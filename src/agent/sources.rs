@@ -6,8 +6,8 @@
 use crate::cache::Cached;
 use crate::task::Group;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -92,7 +92,10 @@ impl<K: Cached> Handle<K> {
                 _ => Ok(None),
             },
             // Upstream's words for the same.
-            _ => anyhow::bail!("failed to sync {} cache: timed out waiting for the condition", K::kind(&()).to_lowercase()),
+            _ => anyhow::bail!(
+                "failed to sync {} cache: timed out waiting for the condition",
+                K::kind(&()).to_lowercase()
+            ),
         }
     }
 }

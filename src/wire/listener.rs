@@ -3,8 +3,8 @@
 
 use crate::client::Handler;
 use crate::server::api::Nearby;
-use crate::wire::peer::PeerCertificate;
 use crate::task::Group;
+use crate::wire::peer::PeerCertificate;
 use anyhow::Context;
 use axum::body::Body;
 use http::Request;

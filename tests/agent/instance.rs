@@ -101,9 +101,10 @@ pub fn busybox_archive(tag: &str) -> Vec<u8> {
     file("bin/busybox", 0o755, &busybox);
     file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n");
     file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n");
-    for applet in "sh cat echo sleep true false ls id env hostname nc httpd wget stat mount kill touch grep ip nslookup \
+    for applet in
+        "sh cat echo sleep true false ls id env hostname nc httpd wget stat mount kill touch grep ip nslookup \
                    test printf date dd tail head wc seq sync ps trap mkdir rm ln readlink"
-        .split_whitespace()
+            .split_whitespace()
     {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);

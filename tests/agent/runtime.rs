@@ -1,10 +1,10 @@
 //! containerd supervised, the pause image, imported archives.
 
 use super::instance::{Instance, busybox_archive, eventually};
+use k8s_cri::v1 as cri;
 use kedge::agent::images::import::Importer;
 use kedge::agent::images::store::ensure_pause;
 use kedge::agent::pause;
-use k8s_cri::v1 as cri;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -21,12 +21,17 @@ const ADDRESS: &str = "10.99.0.1:5000";
 fn registry(host: &Host) -> Registry {
     let root = host.dir.join("registry");
     let config = host.dir.join("registry.yml");
-    let text = format!("version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{ADDRESS}'}}\n", root.display());
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{ADDRESS}'}}\n",
+        root.display()
+    );
     std::fs::write(&config, text).expect("registry configuration");
     let mut command = host.inside("docker-registry");
     command.args(["serve", &config.display().to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
     let registry = Registry(command.spawn().expect("docker-registry is installed by ./test.sh"));
-    eventually("registry answers", 20, || run(host.inside("curl").args(["-sf", &format!("http://{ADDRESS}/v2/")])).result());
+    eventually("registry answers", 20, || {
+        run(host.inside("curl").args(["-sf", &format!("http://{ADDRESS}/v2/")])).result()
+    });
     push(host);
     registry
 }
@@ -59,7 +64,9 @@ fn images_are_pulled_by_policy() {
     sh(&format!("mkdir -p '{0}'; printf '[host.\"http://{ADDRESS}\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' > '{0}/hosts.toml'", hosts.display())).ok();
     let registry = registry(&host);
     let pod = |name: &str, policy: &str| {
-        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: c, image: \"{ADDRESS}/app:1\", imagePullPolicy: {policy}}}\n")
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: c, image: \"{ADDRESS}/app:1\", imagePullPolicy: {policy}}}\n"
+        )
     };
     host.apply(&pod("never", "Never")).ok();
     eventually("refused", 30, || {

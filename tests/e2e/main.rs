@@ -7,10 +7,10 @@ mod run;
 
 mod api;
 mod apps;
-mod owners;
 mod failures;
 mod images;
 mod install;
+mod owners;
 mod services;
 mod streams;
 mod survival;

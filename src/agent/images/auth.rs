@@ -64,7 +64,8 @@ fn matches(key: &str, full: &str) -> Option<usize> {
         Some(suffix) => image_host.split_once('.').is_some_and(|(_, rest)| rest == suffix),
         None => host == image_host,
     };
-    let path_matches = image_path.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.starts_with(['/', ':', '@']));
+    let path_matches =
+        image_path.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.starts_with(['/', ':', '@']));
     (host_matches && path_matches).then_some(key.len())
 }
 

@@ -184,7 +184,9 @@ async fn import_leased(store: &Store, lease: &Lease, path: &Path) -> anyhow::Res
                     }
                     contents.small.insert(name, bytes);
                 }
-                Piece::Begin { name, small: false } => write_large(store, lease, &mut receiver, &mut contents, name).await?,
+                Piece::Begin { name, small: false } => {
+                    write_large(store, lease, &mut receiver, &mut contents, name).await?
+                }
                 Piece::Link { name, target } => drop(contents.links.insert(name, target)),
                 Piece::Data(_) | Piece::End => bail!("archive pieces out of order"),
             }
@@ -258,7 +260,8 @@ fn read_pieces(path: &Path, send: &mut dyn FnMut(Piece) -> anyhow::Result<()>) -
         let kind = entry.header().entry_type();
         if kind.is_symlink() || kind.is_hard_link() {
             let target = entry.link_name()?.map(|t| t.into_owned()).unwrap_or_default();
-            let base = if kind.is_symlink() { Path::new(&name).parent().unwrap_or(Path::new("")) } else { Path::new("") };
+            let base =
+                if kind.is_symlink() { Path::new(&name).parent().unwrap_or(Path::new("")) } else { Path::new("") };
             send(Piece::Link { target: clean(&base.join(target)), name })?;
             continue;
         }
@@ -457,8 +460,10 @@ async fn import_oci(
         images.insert(name, part.digest);
     }
     if images.is_empty() {
-        bail!("no image in the archive has a name (annotation io.containerd.image.name or \
-               org.opencontainers.image.ref.name with a repository)");
+        bail!(
+            "no image in the archive has a name (annotation io.containerd.image.name or \
+               org.opencontainers.image.ref.name with a repository)"
+        );
     }
     Ok(images)
 }

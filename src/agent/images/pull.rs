@@ -54,7 +54,8 @@ pub async fn ensure(
             Err(Failure { reason: "ErrImageNeverPull", message })
         }
         ("Never" | "IfNotPresent", Some(found)) => {
-            let message = format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+            let message =
+                format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
             agent.event(pod, name, Normal, "Pulled", message);
             Ok(found)
         }

@@ -57,7 +57,10 @@ pub fn registry(text: &str) -> &str {
 fn is_domain(text: &str) -> bool {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, "0"));
     let part = |p: &str| {
-        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !p.starts_with('-') && !p.ends_with('-')
+        !p.is_empty()
+            && p.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !p.starts_with('-')
+            && !p.ends_with('-')
     };
     (host.split('.').all(part) || (host.starts_with('[') && host.ends_with(']')))
         && !port.is_empty()

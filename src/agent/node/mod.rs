@@ -57,7 +57,8 @@ fn labels(agent: &Agent) -> BTreeMap<String, String> {
 async fn register(agent: &Agent, nodes: &Api<Node>) -> kube::Result<Node> {
     let name = &agent.config.node_name;
     let metadata = json!({"name": name, "labels": labels(agent)});
-    let node: Node = serde_json::from_value(json!({"metadata": metadata, "spec": {}})).map_err(kube::Error::SerdeError)?;
+    let node: Node =
+        serde_json::from_value(json!({"metadata": metadata, "spec": {}})).map_err(kube::Error::SerdeError)?;
     match nodes.create(&PostParams::default(), &node).await {
         Ok(node) => {
             info!("registered node {name}");

@@ -77,7 +77,9 @@ async fn problems(agent: &Agent, runtime_up: bool) -> Vec<String> {
         Err(error) => return vec![format!("container runtime status check may not have completed yet: {error}")],
     };
     let mut out = Vec::new();
-    for (kind, what) in [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")] {
+    for (kind, what) in
+        [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")]
+    {
         match status.conditions.iter().find(|c| c.r#type == kind) {
             Some(c) if c.status => {}
             Some(c) => out.push(format!("{what}: {kind}=false reason:{} message:{}", c.reason, c.message)),
@@ -101,7 +103,8 @@ fn conditions(agent: &Agent, pressure: &mut Pressure, old: &[NodeCondition], pro
     let memory = hold(&mut pressure.memory, memory_is_short());
     let disk = hold(&mut pressure.disk, disk_is_short(agent));
     let pids = hold(&mut pressure.pids, pids_are_short());
-    let pick = |on: bool, bad: (&'static str, &'static str), good: (&'static str, &'static str)| if on { bad } else { good };
+    let pick =
+        |on: bool, bad: (&'static str, &'static str), good: (&'static str, &'static str)| if on { bad } else { good };
     let (memory_reason, memory_text) = pick(
         memory,
         ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
@@ -145,7 +148,8 @@ fn memory_is_short() -> bool {
 
 fn disk_is_short(agent: &Agent) -> bool {
     machine::disk(&agent.config.dir).is_ok_and(|d| {
-        d.free < d.total / 100 * DISK_LEAST_PERCENT || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * INODES_LEAST_PERCENT)
+        d.free < d.total / 100 * DISK_LEAST_PERCENT
+            || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * INODES_LEAST_PERCENT)
     })
 }
 
@@ -198,7 +202,8 @@ mod tests {
 
     #[test]
     fn heartbeats_are_no_news() {
-        let status = |time: &str| json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": time}]});
+        let status =
+            |time: &str| json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": time}]});
         assert_eq!(without_heartbeats(&status("a")), without_heartbeats(&status("b")));
     }
 }

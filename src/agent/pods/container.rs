@@ -47,8 +47,9 @@ impl Parts {
     pub async fn start(&self, start: &Start, container: &Container, place: &Place<'_>) -> Result<(), Failure> {
         let agent = &*self.agent;
         let name = Some(container.name.as_str());
-        let image =
-            pull::ensure(agent, &self.pod, container, place.config, &self.sources, &self.shared.pulls).await.inspect_err(|f| {
+        let image = pull::ensure(agent, &self.pod, container, place.config, &self.sources, &self.shared.pulls)
+            .await
+            .inspect_err(|f| {
                 agent.event(&self.pod, name, Warning, "Failed", format!("Error: {}", f.reason));
             })?;
         let config = self.config(start, container, &image, place).await.map_err(|error| {
@@ -106,14 +107,9 @@ impl Parts {
             list.iter().flatten().map(|text| env::expand(text, lookup)).collect()
         };
         let user = security::ImageUser::of(image);
-        let security = security::of_container(
-            &self.pod,
-            container,
-            &user,
-            place.target.as_deref(),
-            &agent.config.kubelet_dir,
-        )
-        .map_err(anyhow::Error::msg)?;
+        let security =
+            security::of_container(&self.pod, container, &user, place.target.as_deref(), &agent.config.kubelet_dir)
+                .map_err(anyhow::Error::msg)?;
         let log_path = Paths::container_log(&container.name, start.attempt);
         let log_dir = Path::new(&place.config.log_directory).join(&container.name);
         fs::create_dir_all(&log_dir).with_context(|| format!("making {}", log_dir.display()))?;
@@ -139,7 +135,12 @@ impl Parts {
             stdin_once: container.stdin_once == Some(true),
             tty: container.tty == Some(true),
             linux: Some(cri::LinuxContainerConfig {
-                resources: Some(resources::for_runtime(&self.pod, container, agent.memory_bytes(), agent.layout.unified)),
+                resources: Some(resources::for_runtime(
+                    &self.pod,
+                    container,
+                    agent.memory_bytes(),
+                    agent.layout.unified,
+                )),
                 security_context: Some(security),
             }),
             ..Default::default()
@@ -153,14 +154,18 @@ impl Parts {
     async fn volume_mounts(&self, container: &Container, env: &env::Env) -> anyhow::Result<Vec<cri::Mount>> {
         let mut out = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let volume = self.volumes.place(&mount.name).with_context(|| format!("volume {} is not mounted", mount.name))?;
+            let volume =
+                self.volumes.place(&mount.name).with_context(|| format!("volume {} is not mounted", mount.name))?;
             let host_path = match sub_path(mount, env)? {
                 Some(sub_path) => {
                     let target = self.agent.paths.subpath(self.uid(), &mount.name, &container.name, index);
                     let bound = target.clone();
                     let bind = move || mounts::bind_subpath(&volume, &sub_path, &bound);
                     Group::blocking(bind).await?.with_context(|| {
-                        format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\"", mount.name, container.name)
+                        format!(
+                            "failed to prepare subPath for volumeMount \"{}\" of container \"{}\"",
+                            mount.name, container.name
+                        )
                     })?;
                     target
                 }
@@ -187,7 +192,8 @@ impl Parts {
 
     /// /etc/hosts and the file for last words, unless the container mounts something of its own there.
     fn own_mounts(&self, container: &Container, ips: &[String]) -> anyhow::Result<Vec<cri::Mount>> {
-        let taken = |path: &str| container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == path);
+        let taken =
+            |path: &str| container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == path);
         let mut out = Vec::new();
         let paths = &self.agent.paths;
         if !taken("/etc/hosts") {

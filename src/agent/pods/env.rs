@@ -49,7 +49,11 @@ pub async fn build(
             },
             None => expand(variable.value.as_deref().unwrap_or_default(), |name| {
                 // What was set before wins over Services and sources.
-                env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone()).or_else(|| from_sources.get(name).cloned())
+                env.iter()
+                    .rev()
+                    .find(|(n, _)| n == name)
+                    .map(|(_, v)| v.clone())
+                    .or_else(|| from_sources.get(name).cloned())
             }),
         };
         env.retain(|(name, _)| *name != variable.name);
@@ -147,7 +151,11 @@ pub fn of_services(services: &[Arc<Service>], namespace: &str, links: bool) -> E
     let wanted = |service: &&Arc<Service>| {
         let name = service.metadata.name.as_deref().unwrap_or_default();
         let own = service.metadata.namespace.as_deref().unwrap_or_default();
-        let has_ip = service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()).is_some_and(|ip| !ip.is_empty() && ip != "None");
+        let has_ip = service
+            .spec
+            .as_ref()
+            .and_then(|s| s.cluster_ip.as_deref())
+            .is_some_and(|ip| !ip.is_empty() && ip != "None");
         has_ip && ((own == "default" && name == "kubernetes") || (links && own == namespace))
     };
     let mut chosen: Vec<_> = services.iter().filter(wanted).collect();
@@ -212,7 +220,8 @@ mod tests {
     fn service_variables() {
         let service = |namespace: &str, name: &str, ip: &str| -> Arc<Service> {
             let ports = json!([{"name": "web-ui", "port": 80}, {"port": 53, "protocol": "UDP"}]);
-            let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"clusterIP": ip, "ports": ports}});
+            let object =
+                json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"clusterIP": ip, "ports": ports}});
             Arc::new(serde_json::from_value(object).unwrap())
         };
         let all = [

@@ -82,7 +82,8 @@ pub fn of_resources(
     let container = match field.container_name.as_deref().filter(|n| !n.is_empty()) {
         Some(name) => {
             let all = super::plan::containers(pod);
-            named = all.into_iter().find(|(_, c)| c.name == name).with_context(|| format!("container {name} not found"))?.1;
+            named =
+                all.into_iter().find(|(_, c)| c.name == name).with_context(|| format!("container {name} not found"))?.1;
             &named
         }
         None => container,
@@ -91,7 +92,9 @@ pub fn of_resources(
     let resources = container.resources.as_ref();
     let found = match side {
         "requests" => resources.and_then(|r| quantity(r.requests.as_ref(), resource)),
-        "limits" => resources.and_then(|r| quantity(r.limits.as_ref(), resource)).or_else(|| machine.allocatable(resource)),
+        "limits" => {
+            resources.and_then(|r| quantity(r.limits.as_ref(), resource)).or_else(|| machine.allocatable(resource))
+        }
         other => bail!("unsupported container resource: {other}.{resource}"),
     };
     let zero: Quantity = "0".parse().unwrap_or_default();

@@ -83,7 +83,11 @@ mod tests {
             (json!({}), "web-0", ""),
             (json!({"hostname": "h"}), "h", ""),
             (json!({"subdomain": "s"}), "web-0", "s.ns.svc.cluster.local"),
-            (json!({"subdomain": "s", "setHostnameAsFQDN": true}), "web-0.s.ns.svc.cluster.local", "s.ns.svc.cluster.local"),
+            (
+                json!({"subdomain": "s", "setHostnameAsFQDN": true}),
+                "web-0.s.ns.svc.cluster.local",
+                "s.ns.svc.cluster.local",
+            ),
             (json!({"hostname": long}), &long[..62], ""),
         ];
         for (spec, host, domain) in cases {

@@ -24,9 +24,13 @@ pub struct Memory {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SandboxStep {
     Keep,
-    Create { attempt: u32 },
+    Create {
+        attempt: u32,
+    },
     /// It died: stop what is left, then make another.
-    Replace { attempt: u32 },
+    Replace {
+        attempt: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +144,8 @@ pub fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> 
         Some(_) => SandboxStep::Keep,
     };
     let mut out = Plan::new(sandbox);
-    let look = Look { pod, observed, memory, now, current: observed.sandbox().filter(|_| sandbox == SandboxStep::Keep) };
+    let look =
+        Look { pod, observed, memory, now, current: observed.sandbox().filter(|_| sandbox == SandboxStep::Keep) };
     if sandbox != SandboxStep::Keep && look.nothing_restarts() {
         out.sandbox = SandboxStep::Keep;
         out.finished = true;

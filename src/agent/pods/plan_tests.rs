@@ -140,7 +140,8 @@ fn changed_and_failing_containers_are_stopped() {
     let pod = pod("Always", json!([]), json!([{"name": "a", "image": "i:2"}]));
     let mut running = container("a running");
     running.hash = "older".into();
-    let observed = |c: &observed::Container| Observed { sandboxes: vec![sandbox("s", true)], containers: vec![c.clone()] };
+    let observed =
+        |c: &observed::Container| Observed { sandboxes: vec![sandbox("s", true)], containers: vec![c.clone()] };
     let changed = plan(&pod, &observed(&running), &Memory::default(), now);
     assert_eq!(changed.stop[0].message, "Container a definition changed, will be restarted");
     running.hash = labels::hash(&pod.spec.as_ref().unwrap().containers[0]);

@@ -60,7 +60,8 @@ impl Decoder for HealthCodec {
 /// Ask; Err: the probe's failure, in upstream's words.
 pub async fn check(host: &str, port: u16, service: &str, limit: Duration) -> Result<(), String> {
     let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let timed_out = || format!("timeout: failed to connect service \"{shown}\" within {limit:?}: context deadline exceeded");
+    let timed_out =
+        || format!("timeout: failed to connect service \"{shown}\" within {limit:?}: context deadline exceeded");
     match tokio::time::timeout(limit, call(&shown, service)).await {
         Ok(result) => result.map_err(|why| if why == "connect" { timed_out() } else { why }),
         Err(_) => Err(timed_out()),

@@ -48,7 +48,11 @@ impl Target {
     }
 
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     fn url(&self) -> String {
@@ -87,7 +91,8 @@ pub async fn get(target: &Target, limit: Duration) -> Result<Answer, String> {
     let work = async {
         for _ in 0..REDIRECTS_MAX {
             let (code, body, location) = get_once(&target).await?;
-            match location.filter(|_| matches!(code, 301 | 302 | 303 | 307 | 308)).and_then(|l| redirected(&target, &l)) {
+            match location.filter(|_| matches!(code, 301 | 302 | 303 | 307 | 308)).and_then(|l| redirected(&target, &l))
+            {
                 Some(next) => target = next,
                 // Elsewhere: upstream does not follow, and counts it as alive.
                 None => return Ok((code, body)),
@@ -97,9 +102,9 @@ pub async fn get(target: &Target, limit: Duration) -> Result<Answer, String> {
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result.map_err(|why| format!("Get \"{url}\": {why}")),
-        Err(_) => Err(format!(
-            "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        )),
+        Err(_) => {
+            Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+        }
     }
 }
 
@@ -182,7 +187,11 @@ where
 }
 
 fn describe(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() { "EOF".to_owned() } else { error.to_string() }
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        "EOF".to_owned()
+    } else {
+        error.to_string()
+    }
 }
 
 /// TLS that trusts anyone: a probe asks whether a server answers, not who it is.

@@ -142,7 +142,8 @@ struct Numbers {
 
 impl Numbers {
     fn of(probe: &Probe) -> Self {
-        let seconds = |n: Option<i32>, default: i32| Duration::from_secs(n.filter(|n| *n > 0).unwrap_or(default) as u64);
+        let seconds =
+            |n: Option<i32>, default: i32| Duration::from_secs(n.filter(|n| *n > 0).unwrap_or(default) as u64);
         Numbers {
             delay: seconds(probe.initial_delay_seconds, 0),
             period: seconds(probe.period_seconds, 10),

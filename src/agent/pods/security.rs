@@ -202,7 +202,12 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn context(pod: Value, own: Value, uid: Option<i64>, name: &str) -> Result<cri::LinuxContainerSecurityContext, String> {
+    fn context(
+        pod: Value,
+        own: Value,
+        uid: Option<i64>,
+        name: &str,
+    ) -> Result<cri::LinuxContainerSecurityContext, String> {
         let spec = json!({"securityContext": pod, "containers": [{"name": "c", "securityContext": own}]});
         let metadata = json!({"name": "p", "namespace": "n", "uid": "u"});
         let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();

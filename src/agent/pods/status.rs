@@ -68,7 +68,8 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         _ if facts.ended || terminal => facts.old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
         _ => Vec::new(),
     };
-    let conditions = facts.conditions(phase, &init, &main, sandbox.is_some_and(|s| s.ready && (host_network || !s.ips.is_empty())));
+    let conditions =
+        facts.conditions(phase, &init, &main, sandbox.is_some_and(|s| s.ready && (host_network || !s.ips.is_empty())));
     let nonempty = |list: Vec<ContainerStatus>| Some(list).filter(|l| !l.is_empty());
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -139,7 +140,13 @@ pub fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], ende
         () if failed_init > 0 && !initialized => "Pending",
         () if waiting > 0 && !ended => "Pending",
         () if running > 0 => "Running",
-        () if stopped > 0 && ended && waiting == 0 => if stopped == succeeded { "Succeeded" } else { "Failed" },
+        () if stopped > 0 && ended && waiting == 0 => {
+            if stopped == succeeded {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
+        }
         () if ended => "Failed",
         () if stopped > 0 && policy == "Always" => "Running",
         () if stopped > 0 && stopped == succeeded => "Succeeded",
@@ -247,7 +254,8 @@ impl Facts<'_> {
 
     /// Before anything is known of a container.
     fn default_waiting(&self) -> ContainerState {
-        let has_init = self.pod.spec.as_ref().is_some_and(|s| s.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
+        let has_init =
+            self.pod.spec.as_ref().is_some_and(|s| s.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
         let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
         let state = ContainerStateWaiting { reason: Some(reason.into()), message: None };
         ContainerState { waiting: Some(state), ..Default::default() }
@@ -272,7 +280,13 @@ impl Facts<'_> {
         }
     }
 
-    fn conditions(&self, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus], sandbox: bool) -> Vec<PodCondition> {
+    fn conditions(
+        &self,
+        phase: &str,
+        init: &[ContainerStatus],
+        main: &[ContainerStatus],
+        sandbox: bool,
+    ) -> Vec<PodCondition> {
         let kinds: HashMap<String, Kind> = containers(self.pod).into_iter().map(|(kind, c)| (c.name, kind)).collect();
         let incomplete: Vec<&str> = init
             .iter()
@@ -285,7 +299,9 @@ impl Facts<'_> {
         let initialized = match phase {
             "Succeeded" => (true, "PodCompleted", String::new()),
             _ if incomplete.is_empty() || main.iter().any(|s| s.started == Some(true)) => (true, "", String::new()),
-            _ => (false, "ContainersNotInitialized", format!("containers with incomplete status: {}", list(&incomplete))),
+            _ => {
+                (false, "ContainersNotInitialized", format!("containers with incomplete status: {}", list(&incomplete)))
+            }
         };
         let containers_ready = match phase {
             "Succeeded" => (false, "PodCompleted", String::new()),

@@ -39,7 +39,8 @@ pub fn between(old: &PodStatus, new: &PodStatus, uid: &str) -> Option<Value> {
         };
         patch.insert(field.to_owned(), value);
     }
-    let list = |status: &Map<String, Value>| status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |status: &Map<String, Value>| status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let before = list(&old);
     let changed: Vec<Value> =
         list(&new).into_iter().filter(|c| !before.contains(c)).map(|c| with_nulls(&before, c)).collect();

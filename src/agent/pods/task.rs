@@ -352,7 +352,8 @@ impl Task {
             *seen += 1;
             let newest = self.observed.newest(&container.name).is_some_and(|n| n.id == container.id);
             // A crashed container that is about to be restarted counts as the current one.
-            let allowed = DEAD_KEPT + usize::from(self.observed.newest(&container.name).is_some_and(|n| !n.is_running()));
+            let allowed =
+                DEAD_KEPT + usize::from(self.observed.newest(&container.name).is_some_and(|n| !n.is_running()));
             if *seen > allowed && !newest {
                 old.push((container.id.clone(), container.name.clone(), container.log_path.clone()));
             }

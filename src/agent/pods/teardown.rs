@@ -42,7 +42,8 @@ pub async fn delete_object(agent: &Agent, pod: &Pod) {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(agent.client.clone(), namespace);
     let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-    let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
+    let parameters =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
     loop {
         match pods.delete(name, &parameters).await {
             Ok(_) => return,

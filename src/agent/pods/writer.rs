@@ -114,7 +114,9 @@ impl StatusWriter {
             }
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => self.gone = true,
             // Another pod of the same name: ours is gone.
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() && status.message.contains("uid") => self.gone = true,
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() && status.message.contains("uid") => {
+                self.gone = true
+            }
             Ok(Err(error)) => self.retry(&error.to_string()),
             Err(_) => self.retry("no answer in time"),
         }

@@ -30,11 +30,9 @@ pub fn check(path: &Path, kind: &str) -> anyhow::Result<()> {
     let shown = path.display();
     match (kind, found) {
         ("", _) => Ok(()),
-        ("DirectoryOrCreate", None) => fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(path)
-            .with_context(|| format!("making {shown}")),
+        ("DirectoryOrCreate", None) => {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path).with_context(|| format!("making {shown}"))
+        }
         ("FileOrCreate", None) => fs::OpenOptions::new()
             .create(true)
             .append(true)

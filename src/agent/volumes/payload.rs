@@ -21,7 +21,10 @@ pub struct Collect<'a> {
 
 /// Whether a volume's content comes from the API.
 pub fn is_payload(volume: &Volume) -> bool {
-    volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some()
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 /// Upstream's directory name of the volume's type.
