@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 const LOOK_EVERY: Duration = Duration::from_secs(300);
-/// Collection begins above the first and ends below the second, percent of the disk.
-const HIGH_PERCENT: u64 = 85;
-const LOW_PERCENT: u64 = 80;
+/// Collection begins when less than the first is free and ends when the second is, percent of the disk (upstream's
+/// thresholds, 85 and 80 percent used) …
+const BEGIN_FREE_PERCENT: u64 = 15;
+const END_FREE_PERCENT: u64 = 20;
+/// … but never more than these: a sixth of a large disk need not stay empty.
+const BEGIN_FREE_BYTES: u64 = 4 << 30;
+const END_FREE_BYTES: u64 = 6 << 30;
 /// An image younger than this is not collected: its pod may be on its way.
 const LEAST_AGE: Duration = Duration::from_secs(120);
 
@@ -76,9 +80,10 @@ async fn pass(agent: &Agent, seen: &mut HashMap<String, (Instant, Instant)>) -> 
     Ok(())
 }
 
-/// Bytes above the low mark, if the disk is above the high one.
+/// Bytes to free, if too few are free.
 fn excess(agent: &Agent) -> Option<u64> {
     let disk = machine::disk(&agent.config.dir).ok()?;
-    let used = disk.total - disk.free;
-    (used > disk.total / 100 * HIGH_PERCENT).then(|| used - disk.total / 100 * LOW_PERCENT)
+    let share = |percent: u64, most: u64| (disk.total / 100 * percent).min(most);
+    let (begin, end) = (share(BEGIN_FREE_PERCENT, BEGIN_FREE_BYTES), share(END_FREE_PERCENT, END_FREE_BYTES));
+    (disk.free < begin).then(|| end - disk.free)
 }

@@ -13,6 +13,8 @@ const NAMES_MAX: usize = 5;
 /// Below these a resource is under pressure (upstream's hard eviction thresholds).
 const MEMORY_LEAST_BYTES: u64 = 100 << 20;
 const DISK_LEAST_PERCENT: u64 = 10;
+/// A tenth of a large disk is plenty: there this much is enough.
+const DISK_LEAST_BYTES: u64 = 2 << 30;
 const INODES_LEAST_PERCENT: u64 = 5;
 /// Of all process ids.
 const PIDS_LEAST_PERCENT: u64 = 2;
@@ -148,7 +150,7 @@ fn memory_is_short() -> bool {
 
 fn disk_is_short(agent: &Agent) -> bool {
     machine::disk(&agent.config.dir).is_ok_and(|d| {
-        d.free < d.total / 100 * DISK_LEAST_PERCENT
+        d.free < (d.total / 100 * DISK_LEAST_PERCENT).min(DISK_LEAST_BYTES)
             || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * INODES_LEAST_PERCENT)
     })
 }
