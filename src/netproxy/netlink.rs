@@ -1,9 +1,9 @@
 //! Netlink: messages as bytes, and a blocking socket that sends them and reads the kernel's answers.
 //!
-//! Knows no protocol: [`super::link`] (rtnetlink), [`super::nft`] (nftables) and [`super::conntrack`] build on it. Written
-//! here rather than taken from C libraries so that a release is one static executable and the messages are plain
-//! bytes that tests can compare. The format is that of netlink(7): a header, then attributes of length, type, value,
-//! each padded to four bytes.
+//! Knows no protocol: [`super::link`] (rtnetlink), [`super::nft`] (nftables) and [`super::conntrack`] build on it. The
+//! few requests of the first and last are plain bytes, built here; nftables' transactions come from libnftnl and are
+//! only sent and answered here. The format is that of netlink(7): a header, then attributes of length, type, value, each
+//! padded to four bytes.
 //!
 //! A socket belongs to the network namespace of the thread that opened it, for good, whichever thread uses it.
 
@@ -22,6 +22,7 @@ const RECEIVE_BYTES: usize = 256 * 1024;
 const RECEIVE_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 pub const NLA_NESTED: u16 = libc::NLA_F_NESTED as u16;
+const ACK: u16 = libc::NLM_F_ACK as u16;
 const NLA_TYPE_MASK: u16 = libc::NLA_TYPE_MASK as u16;
 
 /// One or more messages being built.
@@ -47,6 +48,31 @@ impl Messages {
         self
     }
 
+    /// A transaction whose messages, begin and end marks among them, were made elsewhere. All get the number `seq`, and
+    /// only the last before the end mark asks for an acknowledgement: the kernel queues all answers before anybody can
+    /// read one, and an answer to each message of a large transaction would not fit.
+    pub fn transaction<'a>(pages: impl IntoIterator<Item = &'a [u8]>, seq: u32) -> Self {
+        let mut bytes = pages.into_iter().collect::<Vec<_>>().concat();
+        let (mut last, mut before) = (None, None);
+        let mut start = 0;
+        while let Some(header) = bytes.get_mut(start..start + HEADER) {
+            let length = u32_at(header, 0).unwrap_or_default() as usize;
+            if length < HEADER {
+                break;
+            }
+            let flags = u16_at(header, 6).unwrap_or_default() & !ACK;
+            header[6..8].copy_from_slice(&flags.to_ne_bytes());
+            header[8..12].copy_from_slice(&seq.to_ne_bytes());
+            before = last.replace(start);
+            start += length.next_multiple_of(4);
+        }
+        if let Some(start) = before {
+            let flags = u16_at(&bytes, start + 6).unwrap_or_default() | ACK;
+            bytes[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
+        }
+        Messages { bytes, too_long: false }
+    }
+
     /// A protocol's fixed header, padded.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
@@ -56,15 +82,6 @@ impl Messages {
 
     pub fn attr(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.wrap(kind, |m| m.bytes.extend_from_slice(value))
-    }
-
-    /// A number in network order, as netfilter wants them.
-    pub fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
-        self.attr(kind, &value.to_be_bytes())
-    }
-
-    pub fn be64(&mut self, kind: u16, value: u64) -> &mut Self {
-        self.attr(kind, &value.to_be_bytes())
     }
 
     /// A number in the host's order, as rtnetlink wants them.
@@ -371,7 +388,7 @@ mod tests {
         let mut built = Messages::default();
         built.message(7, libc::NLM_F_ACK, 9, |m| {
             m.raw(&[1, 2]).text(1, "abc").nest(2, |m| {
-                m.be32(3, 0x0102_0304);
+                m.attr(3, &[1, 2, 3, 4]);
             });
         });
         let read: Vec<_> = messages(built.bytes()).collect();

@@ -19,7 +19,7 @@
 //! can collide with the marks of others.
 
 use super::net::{Cidr, Family, octets};
-use super::nft::{Base, Chain, Compare, Conntrack, Expr, Field, Header, Hook, Meta, Register, Set, Verdict};
+use super::nft::{Base, Chain, Compare, Conntrack, Expr, Field, Header, Hook, Kind, Meta, Register, Set, Verdict};
 use std::net::IpAddr;
 
 /// Clients remembered for session affinity, all Services together. When full, a new client is balanced without memory.
@@ -407,7 +407,7 @@ fn service_chains(setting: &Setting) -> Vec<Chain> {
         host(),
     ];
     let entry = vec![rule([l.source_in(setting.cluster), goto("from-inside")]), goto("from-outside")];
-    let base = |hook| Some(Base { kind: "nat", hook, priority: libc::NF_IP_PRI_NAT_DST });
+    let base = |hook| Some(Base { kind: Kind::Nat, hook, priority: libc::NF_IP_PRI_NAT_DST });
     vec![
         Chain { name: "from-inside".into(), base: None, rules: from_inside },
         Chain { name: "from-outside".into(), base: None, rules: from_outside },
@@ -442,7 +442,7 @@ fn filter_chains(setting: &Setting) -> Vec<Chain> {
     // A pod's packet to 127.0.0.0/8: routing would let it in, because node ports on localhost need route_localnet.
     let guard = rule([from_pod, l.destination_in(l.loopback()), vec![Expr::Verdict(Verdict::Drop)]]);
     let firewall = rule([l.front(), vec![Expr::Dispatch { map: FIREWALL.name, key: 0 }]]);
-    let base = |hook, priority| Some(Base { kind: "filter", hook, priority });
+    let base = |hook, priority| Some(Base { kind: Kind::Filter, hook, priority });
     vec![
         Chain { name: "guard".into(), base: base(Hook::Prerouting, libc::NF_IP_PRI_RAW), rules: vec![guard] },
         // Before translation, while the packet still bears the load balancer's address.
@@ -493,7 +493,7 @@ fn masquerade_chains(setting: &Setting) -> Vec<Chain> {
         Chain { name: "masquerade-services".into(), base: None, rules: services },
         Chain {
             name: "nat-postrouting".into(),
-            base: Some(Base { kind: "nat", hook: Hook::Postrouting, priority: libc::NF_IP_PRI_NAT_SRC }),
+            base: Some(Base { kind: Kind::Nat, hook: Hook::Postrouting, priority: libc::NF_IP_PRI_NAT_SRC }),
             rules: postrouting,
         },
     ]

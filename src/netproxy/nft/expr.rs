@@ -1,148 +1,122 @@
-//! Expressions of rules as attributes.
+//! Expressions of rules as libnftnl's objects.
 
+use super::raw::{RawExpr, name};
 use super::{Conntrack, Expr, Register, Verdict, abi};
 use crate::netproxy::net::Family;
-use crate::netproxy::netlink::Messages;
+use nftnl::expr::{RejectionType, Verdict as NftnlVerdict};
+use nftnl::nftnl_sys::*;
+use std::io;
 
-/// The first 32 bit register's number (`NFT_REG32_00`).
-const FIRST_REGISTER: u32 = 8;
-/// Pseudo register that holds the verdict.
-const VERDICT_REGISTER: u32 = 0;
-
-pub fn write_expr(m: &mut Messages, family: Family, expr: &Expr) {
-    let mut named = |name: &str, body: &dyn Fn(&mut Messages)| {
-        m.text(abi::NFTA_EXPR_NAME, name).nest(abi::NFTA_EXPR_DATA, |m| body(m));
-    };
-    match expr {
-        Expr::Payload { header, offset, length, into } => named("payload", &|m| {
-            m.be32(abi::NFTA_PAYLOAD_DREG, register(*into)).be32(abi::NFTA_PAYLOAD_BASE, *header as u32);
-            m.be32(abi::NFTA_PAYLOAD_OFFSET, *offset).be32(abi::NFTA_PAYLOAD_LEN, *length);
-        }),
-        Expr::Meta { key, into } => named("meta", &|m| {
-            m.be32(abi::NFTA_META_KEY, *key as u32).be32(abi::NFTA_META_DREG, register(*into));
-        }),
-        Expr::Conntrack { key, into } => named("ct", &|m| write_conntrack(m, family, *key, *into)),
-        Expr::AddressType { source, into } => named("fib", &|m| {
-            let side = if *source { abi::NFTA_FIB_F_SADDR } else { abi::NFTA_FIB_F_DADDR };
-            m.be32(abi::NFTA_FIB_DREG, register(*into))
-                .be32(abi::NFTA_FIB_RESULT, abi::NFT_FIB_RESULT_ADDRTYPE)
-                .be32(abi::NFTA_FIB_FLAGS, side);
-        }),
-        Expr::Mask { register: r, mask } => named("bitwise", &|m| {
-            m.be32(abi::NFTA_BITWISE_SREG, register(*r)).be32(abi::NFTA_BITWISE_DREG, register(*r));
-            m.be32(abi::NFTA_BITWISE_LEN, mask.len() as u32);
-            value(m, abi::NFTA_BITWISE_MASK, mask);
-            value(m, abi::NFTA_BITWISE_XOR, &vec![0; mask.len()]);
-        }),
-        Expr::Compare { register: r, how, with } => named("cmp", &|m| {
-            m.be32(abi::NFTA_CMP_SREG, register(*r)).be32(abi::NFTA_CMP_OP, *how as u32);
-            value(m, abi::NFTA_CMP_DATA, with);
-        }),
-        Expr::Immediate { into, value: v } => named("immediate", &|m| {
-            m.be32(abi::NFTA_IMMEDIATE_DREG, register(*into));
-            value(m, abi::NFTA_IMMEDIATE_DATA, v);
-        }),
-        Expr::Member { set, key } => named("lookup", &|m| lookup(m, set, *key)),
-        Expr::Lookup { map, key, into } => named("lookup", &|m| {
-            lookup(m, map, *key);
-            m.be32(abi::NFTA_LOOKUP_DREG, register(*into));
-        }),
-        Expr::Dispatch { map, key } => named("lookup", &|m| {
-            lookup(m, map, *key);
-            m.be32(abi::NFTA_LOOKUP_DREG, VERDICT_REGISTER);
-        }),
-        Expr::Remember { map, key, data, seconds } => named("dynset", &|m| {
-            dynset(m, map, libc::NFT_DYNSET_OP_UPDATE, *key);
-            m.be32(abi::NFTA_DYNSET_SREG_DATA, register(*data));
-            m.be64(abi::NFTA_DYNSET_TIMEOUT, u64::from(*seconds) * 1000);
-        }),
-        Expr::Forget { map, key, data } => named("dynset", &|m| {
-            dynset(m, map, abi::NFT_DYNSET_OP_DELETE, *key);
-            m.be32(abi::NFTA_DYNSET_SREG_DATA, register(*data));
-        }),
-        Expr::Random { modulus, into } => named("numgen", &|m| {
-            m.be32(abi::NFTA_NG_DREG, register(*into)).be32(abi::NFTA_NG_MODULUS, *modulus);
-            m.be32(abi::NFTA_NG_TYPE, libc::NFT_NG_RANDOM as u32).be32(abi::NFTA_NG_OFFSET, 0);
-        }),
-        Expr::DestinationNat { address, port } => named("nat", &|m| {
-            nat(m, family, libc::NFT_NAT_DNAT, *address);
-            m.be32(abi::NFTA_NAT_REG_PROTO_MIN, register(*port));
-        }),
-        Expr::SourceNat { address } => named("nat", &|m| nat(m, family, libc::NFT_NAT_SNAT, *address)),
+/// Add an expression at the rule's end.
+pub fn add_expr(rule: &mut nftnl::Rule<'_>, family: Family, expr: &Expr) -> io::Result<()> {
+    let made = match expr {
+        Expr::Payload { header, offset, length, into } => RawExpr::new(c"payload")?
+            .register(NFTNL_EXPR_PAYLOAD_DREG, *into)
+            .number(NFTNL_EXPR_PAYLOAD_BASE, *header as u32)
+            .number(NFTNL_EXPR_PAYLOAD_OFFSET, *offset)
+            .number(NFTNL_EXPR_PAYLOAD_LEN, *length),
+        Expr::Meta { key, into } => {
+            RawExpr::new(c"meta")?.number(NFTNL_EXPR_META_KEY, *key as u32).register(NFTNL_EXPR_META_DREG, *into)
+        }
+        Expr::Conntrack { key, into } => conntrack(family, *key, *into)?,
+        Expr::AddressType { source, into } => RawExpr::new(c"fib")?
+            .register(NFTNL_EXPR_FIB_DREG, *into)
+            .number(NFTNL_EXPR_FIB_RESULT, abi::NFT_FIB_RESULT_ADDRTYPE)
+            .number(NFTNL_EXPR_FIB_FLAGS, if *source { abi::NFTA_FIB_F_SADDR } else { abi::NFTA_FIB_F_DADDR }),
+        Expr::Mask { register, mask } => RawExpr::new(c"bitwise")?
+            .register(NFTNL_EXPR_BITWISE_SREG, *register)
+            .register(NFTNL_EXPR_BITWISE_DREG, *register)
+            .number(NFTNL_EXPR_BITWISE_LEN, mask.len() as u32)
+            .value(NFTNL_EXPR_BITWISE_MASK, mask)?
+            .value(NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()])?,
+        Expr::Compare { register, how, with } => RawExpr::new(c"cmp")?
+            .register(NFTNL_EXPR_CMP_SREG, *register)
+            .number(NFTNL_EXPR_CMP_OP, *how as u32)
+            .value(NFTNL_EXPR_CMP_DATA, with)?,
+        Expr::Immediate { into, value } => {
+            RawExpr::new(c"immediate")?.register(NFTNL_EXPR_IMM_DREG, *into).value(NFTNL_EXPR_IMM_DATA, value)?
+        }
+        Expr::Member { set, key } => lookup(set, *key)?,
+        Expr::Lookup { map, key, into } => lookup(map, *key)?.register(NFTNL_EXPR_LOOKUP_DREG, *into),
+        Expr::Dispatch { map, key } => lookup(map, *key)?.number(NFTNL_EXPR_LOOKUP_DREG, libc::NFT_REG_VERDICT as u32),
+        Expr::Remember { map, key, data, seconds } => dynset(map, libc::NFT_DYNSET_OP_UPDATE, *key, *data)?
+            .long(NFTNL_EXPR_DYNSET_TIMEOUT, u64::from(*seconds) * 1000),
+        Expr::Forget { map, key, data } => dynset(map, abi::NFT_DYNSET_OP_DELETE, *key, *data)?,
+        Expr::Random { modulus, into } => RawExpr::new(c"numgen")?
+            .register(NFTNL_EXPR_NG_DREG, *into)
+            .number(NFTNL_EXPR_NG_MODULUS, *modulus)
+            .number(NFTNL_EXPR_NG_TYPE, libc::NFT_NG_RANDOM as u32)
+            .number(NFTNL_EXPR_NG_OFFSET, 0),
+        Expr::DestinationNat { address, port } => {
+            nat(family, libc::NFT_NAT_DNAT, *address)?.register(NFTNL_EXPR_NAT_REG_PROTO_MIN, *port)
+        }
+        Expr::SourceNat { address } => nat(family, libc::NFT_NAT_SNAT, *address)?,
         // Random source ports: two pods that use the same one towards the same target do not collide.
-        Expr::Masquerade => named("masq", &|m| {
-            m.be32(abi::NFTA_MASQ_FLAGS, abi::NF_NAT_RANGE_PROTO_RANDOM_FULLY);
-        }),
-        Expr::Reject { tcp_reset: true } => named("reject", &|m| {
-            m.be32(abi::NFTA_REJECT_TYPE, libc::NFT_REJECT_TCP_RST as u32).attr(abi::NFTA_REJECT_ICMP_CODE, &[0]);
-        }),
-        Expr::Reject { tcp_reset: false } => named("reject", &|m| write_unreachable(m, family)),
-        Expr::Verdict(verdict) => named("immediate", &|m| {
-            m.be32(abi::NFTA_IMMEDIATE_DREG, VERDICT_REGISTER);
-            m.nest(abi::NFTA_IMMEDIATE_DATA, |m| write_verdict(m, verdict));
-        }),
-    }
+        Expr::Masquerade => RawExpr::new(c"masq")?.number(NFTNL_EXPR_MASQ_FLAGS, abi::NF_NAT_RANGE_PROTO_RANDOM_FULLY),
+        Expr::Reject { tcp_reset: false } => unreachable_port(family)?,
+        Expr::Reject { tcp_reset: true } => {
+            rule.add_expr(&NftnlVerdict::Reject(RejectionType::TcpRst));
+            return Ok(());
+        }
+        Expr::Verdict(verdict) => {
+            rule.add_expr(&nftnl_verdict(verdict)?);
+            return Ok(());
+        }
+    };
+    made.give(rule);
+    Ok(())
 }
 
-fn register(register: Register) -> u32 {
-    FIRST_REGISTER + u32::from(register)
+fn lookup(set: &str, key: Register) -> io::Result<RawExpr> {
+    Ok(RawExpr::new(c"lookup")?.name(NFTNL_EXPR_LOOKUP_SET, set)?.register(NFTNL_EXPR_LOOKUP_SREG, key))
 }
 
-fn value(m: &mut Messages, kind: u16, bytes: &[u8]) {
-    m.nest(kind, |m| {
-        m.attr(abi::NFTA_DATA_VALUE, bytes);
-    });
+fn dynset(map: &str, operation: i32, key: Register, data: Register) -> io::Result<RawExpr> {
+    Ok(RawExpr::new(c"dynset")?
+        .name(NFTNL_EXPR_DYNSET_SET_NAME, map)?
+        .number(NFTNL_EXPR_DYNSET_OP, operation as u32)
+        .register(NFTNL_EXPR_DYNSET_SREG_KEY, key)
+        .register(NFTNL_EXPR_DYNSET_SREG_DATA, data))
 }
 
-fn lookup(m: &mut Messages, set: &str, key: Register) {
-    m.text(abi::NFTA_LOOKUP_SET, set).be32(abi::NFTA_LOOKUP_SREG, register(key));
+fn nat(family: Family, kind: i32, address: Register) -> io::Result<RawExpr> {
+    Ok(RawExpr::new(c"nat")?
+        .number(NFTNL_EXPR_NAT_TYPE, kind as u32)
+        .number(NFTNL_EXPR_NAT_FAMILY, family.number().into())
+        .register(NFTNL_EXPR_NAT_REG_ADDR_MIN, address))
 }
 
-fn dynset(m: &mut Messages, map: &str, operation: i32, key: Register) {
-    m.text(abi::NFTA_DYNSET_SET_NAME, map).be32(abi::NFTA_DYNSET_OP, operation as u32);
-    m.be32(abi::NFTA_DYNSET_SREG_KEY, register(key));
-}
-
-fn nat(m: &mut Messages, family: Family, kind: i32, address: Register) {
-    m.be32(abi::NFTA_NAT_TYPE, kind as u32).be32(abi::NFTA_NAT_FAMILY, family.number().into());
-    m.be32(abi::NFTA_NAT_REG_ADDR_MIN, register(address));
-}
-
-fn write_conntrack(m: &mut Messages, family: Family, key: Conntrack, into: Register) {
+fn conntrack(family: Family, key: Conntrack, into: Register) -> io::Result<RawExpr> {
+    /// `IP_CT_DIR_ORIGINAL`
+    const ORIGINAL: u8 = 0;
     let (key, original) = match (key, family) {
         (Conntrack::State, _) => (libc::NFT_CT_STATE, false),
         (Conntrack::Status, _) => (libc::NFT_CT_STATUS, false),
-        (Conntrack::OriginalDestination, Family::V4) => (abi::NFT_CT_DST_IP, true),
-        (Conntrack::OriginalDestination, Family::V6) => (abi::NFT_CT_DST_IP6, true),
+        (Conntrack::OriginalDestination, Family::V4) => (libc::NFT_CT_DST_IP, true),
+        (Conntrack::OriginalDestination, Family::V6) => (libc::NFT_CT_DST_IP6, true),
         (Conntrack::OriginalDestinationPort, _) => (libc::NFT_CT_PROTO_DST, true),
     };
-    m.be32(abi::NFTA_CT_KEY, key as u32).be32(abi::NFTA_CT_DREG, register(into));
-    if original {
-        m.attr(abi::NFTA_CT_DIRECTION, &[0]);
-    }
+    let made = RawExpr::new(c"ct")?.number(NFTNL_EXPR_CT_KEY, key as u32).register(NFTNL_EXPR_CT_DREG, into);
+    Ok(if original { made.byte(NFTNL_EXPR_CT_DIR, ORIGINAL) } else { made })
 }
 
-fn write_unreachable(m: &mut Messages, family: Family) {
+/// nftnl's own rejection knows only the codes for tables of both families.
+fn unreachable_port(family: Family) -> io::Result<RawExpr> {
     let port_unreachable = match family {
         Family::V4 => 3,
         Family::V6 => 4,
     };
-    m.be32(abi::NFTA_REJECT_TYPE, libc::NFT_REJECT_ICMP_UNREACH as u32);
-    m.attr(abi::NFTA_REJECT_ICMP_CODE, &[port_unreachable]);
+    Ok(RawExpr::new(c"reject")?
+        .number(NFTNL_EXPR_REJECT_TYPE, libc::NFT_REJECT_ICMP_UNREACH as u32)
+        .byte(NFTNL_EXPR_REJECT_CODE, port_unreachable))
 }
 
-pub fn write_verdict(m: &mut Messages, verdict: &Verdict) {
-    let (code, chain) = match verdict {
-        Verdict::Accept => (libc::NF_ACCEPT, None),
-        Verdict::Drop => (libc::NF_DROP, None),
-        Verdict::Return => (libc::NFT_RETURN, None),
-        Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
-        Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
-    };
-    m.nest(abi::NFTA_DATA_VERDICT, |m| {
-        m.be32(abi::NFTA_VERDICT_CODE, code as u32);
-        if let Some(chain) = chain {
-            m.text(abi::NFTA_VERDICT_CHAIN, chain);
-        }
-    });
+fn nftnl_verdict(verdict: &Verdict) -> io::Result<NftnlVerdict> {
+    Ok(match verdict {
+        Verdict::Accept => NftnlVerdict::Accept,
+        Verdict::Drop => NftnlVerdict::Drop,
+        Verdict::Return => NftnlVerdict::Return,
+        Verdict::Goto(chain) => NftnlVerdict::Goto { chain: name(chain)? },
+        Verdict::Jump(chain) => NftnlVerdict::Jump { chain: name(chain)? },
+    })
 }

@@ -2,10 +2,12 @@
 //! forwarded packets by policy (Docker, ufw), two rules at its head let pods' packets pass, marked as ours and taken
 //! away again by cleanup.
 
-use super::expr::write_expr;
+use super::raw::name;
+use super::transaction::{Transaction, rule};
 use super::{Compare, Expr, Hook, Meta, Nft, Verdict, abi, message_kind, nfgenmsg};
 use crate::netproxy::net::Family;
 use crate::netproxy::netlink::{Messages, Received, attr, errno, text};
+use nftnl::ProtoFamily;
 use std::fmt;
 use std::io;
 
@@ -32,8 +34,12 @@ impl fmt::Display for Foreign {
 /// A rule of ours in a foreign chain.
 struct Guest {
     chain: Foreign,
-    handle: Vec<u8>,
+    handle: u64,
 }
+
+/// Longest comment: what a rule keeps for comments is 128 bytes, with type, length and terminating zero. nftnl leaks
+/// what it has allocated when it refuses a longer one.
+const MARK_BYTES: usize = 125;
 
 /// Both directions.
 const RULES_PER_CHAIN: usize = 2;
@@ -79,15 +85,14 @@ impl Nft {
         if here.len() == RULES_PER_CHAIN {
             return Ok(false);
         }
-        self.transaction(|m, seq| {
-            here.iter().for_each(|guest| drop_guest(m, seq, guest));
-            for name in [Meta::InputName, Meta::OutputName] {
-                // Without "append" a rule goes to the head.
-                m.message(message_kind(libc::NFT_MSG_NEWRULE), libc::NLM_F_CREATE, seq, |m| {
-                    write_guest(m, chain, name, prefix, mark);
-                });
-            }
-        })?;
+        let mut transaction = Transaction::default();
+        for guest in &here {
+            drop_guest(&mut transaction, guest)?;
+        }
+        for name in [Meta::InputName, Meta::OutputName] {
+            put_guest(&mut transaction, chain, name, prefix, mark)?;
+        }
+        self.send_unless_gone(transaction)?;
         Ok(true)
     }
 
@@ -97,7 +102,11 @@ impl Nft {
         if guests.is_empty() {
             return Ok(());
         }
-        self.transaction(|m, seq| guests.iter().for_each(|guest| drop_guest(m, seq, guest)))
+        let mut transaction = Transaction::default();
+        for guest in &guests {
+            drop_guest(&mut transaction, guest)?;
+        }
+        self.send_unless_gone(transaction)
     }
 
     /// Our rules in foreign chains.
@@ -113,30 +122,19 @@ impl Nft {
             if attr(attrs, abi::NFTA_RULE_USERDATA) != Some(&wanted[..]) {
                 return;
             }
-            if let (Some(family), Some(handle)) = (m.body.first(), attr(attrs, abi::NFTA_RULE_HANDLE)) {
+            let handle = attr(attrs, abi::NFTA_RULE_HANDLE).and_then(|v| v.try_into().ok()).map(u64::from_be_bytes);
+            if let (Some(family), Some(handle)) = (m.body.first(), handle) {
                 let chain =
                     Foreign { family: *family, table: word(abi::NFTA_RULE_TABLE), chain: word(abi::NFTA_RULE_CHAIN) };
-                found.push(Guest { chain, handle: handle.to_vec() });
+                found.push(Guest { chain, handle });
             }
         };
         self.socket.query(message_kind(libc::NFT_MSG_GETRULE), libc::NLM_F_DUMP, body, each)?;
         Ok(found)
     }
 
-    /// Without changes of our own table that could carry the acknowledgement, the kernel is asked for one at the end.
-    fn transaction(&mut self, write: impl FnOnce(&mut Messages, u32)) -> io::Result<()> {
-        let seq = self.socket.next_seq();
-        let mut out = Messages::default();
-        let bound = |out: &mut Messages, kind: i32, flags: i32| {
-            out.message(kind as u16, flags, seq, |m| {
-                m.raw(&nfgenmsg(0, libc::NFNL_SUBSYS_NFTABLES as u16));
-            });
-        };
-        bound(&mut out, libc::NFNL_MSG_BATCH_BEGIN, libc::NLM_F_ACK);
-        write(&mut out, seq);
-        bound(&mut out, libc::NFNL_MSG_BATCH_END, 0);
-        self.socket.send(&out)?;
-        match self.socket.answers(seq, |_| ()) {
+    fn send_unless_gone(&mut self, transaction: Transaction) -> io::Result<()> {
+        match transaction.send(&mut self.socket) {
             // Somebody else took the rule or the chain away meanwhile.
             Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
             other => other,
@@ -144,27 +142,49 @@ impl Nft {
     }
 }
 
-fn write_guest(m: &mut Messages, chain: &Foreign, name: Meta, prefix: &str, mark: &str) {
-    let rule = [
-        Expr::Meta { key: name, into: 0 },
+impl Foreign {
+    /// Its table, to build rules with.
+    fn table(&self) -> io::Result<nftnl::Table> {
+        let family = match i32::from(self.family) {
+            libc::NFPROTO_IPV4 => ProtoFamily::Ipv4,
+            libc::NFPROTO_IPV6 => ProtoFamily::Ipv6,
+            _ => ProtoFamily::Inet,
+        };
+        Ok(nftnl::Table::new(name(&self.table)?, family))
+    }
+}
+
+fn put_guest(
+    transaction: &mut Transaction,
+    chain: &Foreign,
+    interface: Meta,
+    prefix: &str,
+    mark: &str,
+) -> io::Result<()> {
+    let exprs = [
+        Expr::Meta { key: interface, into: 0 },
         Expr::Compare { register: 0, how: Compare::Equal, with: prefix.as_bytes().into() },
         Expr::Verdict(Verdict::Accept),
     ];
-    m.raw(&nfgenmsg(chain.family, 0)).text(abi::NFTA_RULE_TABLE, &chain.table).text(abi::NFTA_RULE_CHAIN, &chain.chain);
-    m.nest(abi::NFTA_RULE_EXPRESSIONS, |m| {
-        for expr in &rule {
-            m.nest(abi::NFTA_LIST_ELEM, |m| write_expr(m, Family::V4, expr));
-        }
-    });
-    m.attr(abi::NFTA_RULE_USERDATA, &userdata(mark));
+    if mark.len() > MARK_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("too long as a comment: {mark}")));
+    }
+    let table = chain.table()?;
+    let chain = nftnl::Chain::new(name(&chain.chain)?, &table);
+    // Nothing in it depends on the family.
+    let mut rule = rule(&chain, Family::V4, &exprs)?;
+    rule.set_comment(name(mark)?).map_err(io::Error::other)?;
+    transaction.put_first(&rule);
+    Ok(())
 }
 
-fn drop_guest(m: &mut Messages, seq: u32, guest: &Guest) {
-    m.message(message_kind(libc::NFT_MSG_DELRULE), 0, seq, |m| {
-        let chain = &guest.chain;
-        m.raw(&nfgenmsg(chain.family, 0)).text(abi::NFTA_RULE_TABLE, &chain.table);
-        m.text(abi::NFTA_RULE_CHAIN, &chain.chain).attr(abi::NFTA_RULE_HANDLE, &guest.handle);
-    });
+fn drop_guest(transaction: &mut Transaction, guest: &Guest) -> io::Result<()> {
+    let table = guest.chain.table()?;
+    let chain = nftnl::Chain::new(name(&guest.chain.chain)?, &table);
+    let mut rule = nftnl::Rule::new(&chain);
+    rule.set_handle(guest.handle);
+    transaction.drop_rule(&rule);
+    Ok(())
 }
 
 /// A comment as `nft` writes and shows it: type 0, length, text with its zero.

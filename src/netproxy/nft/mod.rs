@@ -1,23 +1,25 @@
-//! nftables over netlink: tables, chains, rules, sets and elements as messages, and transactions of them. The only
-//! file that knows nftables' messages (linux/netfilter/nf_tables.h); what the rules say is [`super::rules`].
+//! nftables: tables, chains, rules, sets and elements, and transactions of them. The only folder that knows libnftnl,
+//! which makes the messages that change something, and nftables' messages (linux/netfilter/nf_tables.h), of which it
+//! reads a few; what the rules say is [`super::rules`].
 
 mod abi;
 mod expr;
 mod foreign;
+mod raw;
+mod set;
+mod transaction;
 
 use super::net::Family;
 use super::netlink::{Messages, Received, Socket, attr, errno, text};
 pub use foreign::Foreign;
 
-use expr::{write_expr, write_verdict};
 use nix::sys::socket::SockProtocol;
 use std::io;
-
-/// Elements in one message: an attribute holds at most 64 KiB, an element at most about 200 bytes.
-const ELEMENTS_PER_MESSAGE: usize = 256;
+use transaction::Transaction;
 
 /// A 32 bit register, 0 to 15. Longer values take several in a row.
 pub type Register = u8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Prerouting = 0,
@@ -27,11 +29,16 @@ pub enum Hook {
     Postrouting = 4,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Filter,
+    Nat,
+}
+
 /// What makes a chain see packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// `filter` or `nat`.
-    pub kind: &'static str,
+    pub kind: Kind,
     pub hook: Hook,
     pub priority: i32,
 }
@@ -262,20 +269,12 @@ impl Nft {
         if steps.is_empty() {
             return Ok(());
         }
-        let seq = self.socket.next_seq();
-        let mut writer = Writer { out: Messages::default(), table, seq };
-        writer.bound(libc::NFNL_MSG_BATCH_BEGIN);
+        let mut transaction = Transaction::default();
         for step in steps {
-            writer.step(step);
+            transaction.step(table, step)?;
         }
-        // The last change asks for an acknowledgement: asking once more for the table is a change without effect.
-        writer.message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_ACK, |m, table| {
-            m.text(abi::NFTA_TABLE_NAME, &table.name);
-        });
-        writer.bound(libc::NFNL_MSG_BATCH_END);
-        let out = writer.out;
-        self.socket.send(&out)?;
-        self.socket.answers(seq, |_| ())
+        transaction.step(table, &Step::AddTable)?;
+        transaction.send(&mut self.socket)
     }
 
     /// Remove the table, if it is there.
@@ -283,16 +282,9 @@ impl Nft {
         if self.table_use(table)?.is_none() {
             return Ok(());
         }
-        let seq = self.socket.next_seq();
-        let mut writer = Writer { out: Messages::default(), table, seq };
-        writer.bound(libc::NFNL_MSG_BATCH_BEGIN);
-        writer.message(libc::NFT_MSG_DELTABLE, libc::NLM_F_ACK, |m, table| {
-            m.text(abi::NFTA_TABLE_NAME, &table.name);
-        });
-        writer.bound(libc::NFNL_MSG_BATCH_END);
-        let out = writer.out;
-        self.socket.send(&out)?;
-        match self.socket.answers(seq, |_| ()) {
+        let mut transaction = Transaction::default();
+        transaction.drop_table(table)?;
+        match transaction.send(&mut self.socket) {
             Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
             other => other,
         }
@@ -360,136 +352,4 @@ fn message_kind(kind: i32) -> u16 {
 fn nfgenmsg(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
-}
-
-struct Writer<'a> {
-    out: Messages,
-    table: &'a Table,
-    seq: u32,
-}
-
-impl Writer<'_> {
-    fn bound(&mut self, kind: i32) {
-        self.out.message(kind as u16, 0, self.seq, |m| {
-            m.raw(&nfgenmsg(0, libc::NFNL_SUBSYS_NFTABLES as u16));
-        });
-    }
-
-    fn message(&mut self, kind: i32, flags: i32, body: impl FnOnce(&mut Messages, &Table)) {
-        let table = self.table;
-        self.out.message(message_kind(kind), flags, self.seq, |m| {
-            m.raw(&nfgenmsg(table.family.number(), 0));
-            body(m, table);
-        });
-    }
-
-    fn step(&mut self, step: &Step<'_>) {
-        const CREATE: i32 = libc::NLM_F_CREATE;
-        const APPEND: i32 = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-        match step {
-            Step::AddTable => self.message(libc::NFT_MSG_NEWTABLE, CREATE, |m, t| {
-                m.text(abi::NFTA_TABLE_NAME, &t.name);
-            }),
-            Step::DropTable => {
-                // Adding first makes the deletion succeed whether the table was there or not.
-                self.step(&Step::AddTable);
-                self.message(libc::NFT_MSG_DELTABLE, 0, |m, t| {
-                    m.text(abi::NFTA_TABLE_NAME, &t.name);
-                });
-            }
-            Step::AddChain(chain) => {
-                self.message(libc::NFT_MSG_NEWCHAIN, CREATE, |m, t| write_chain(m, t, chain));
-                for rule in &chain.rules {
-                    self.message(libc::NFT_MSG_NEWRULE, APPEND, |m, t| write_rule(m, t, &chain.name, rule));
-                }
-            }
-            Step::DropChain(name) => self.message(libc::NFT_MSG_DELCHAIN, 0, |m, t| {
-                m.text(abi::NFTA_CHAIN_TABLE, &t.name).text(abi::NFTA_CHAIN_NAME, name);
-            }),
-            Step::AddSet(set) => {
-                let id = self.seq;
-                self.message(libc::NFT_MSG_NEWSET, CREATE, |m, t| write_set(m, t, set, id));
-            }
-            Step::AddElements(set, elements) => self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, set, elements, true),
-            Step::DropElements(set, elements) => self.elements(libc::NFT_MSG_DELSETELEM, 0, set, elements, false),
-        }
-    }
-
-    fn elements(&mut self, kind: i32, flags: i32, set: &Set, elements: &[&Element], with_data: bool) {
-        for some in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            self.message(kind, flags, |m, t| {
-                m.text(abi::NFTA_SET_ELEM_LIST_TABLE, &t.name).text(abi::NFTA_SET_ELEM_LIST_SET, set.name);
-                m.nest(abi::NFTA_SET_ELEM_LIST_ELEMENTS, |m| {
-                    for element in some {
-                        m.nest(abi::NFTA_LIST_ELEM, |m| write_element(m, element, with_data));
-                    }
-                });
-            });
-        }
-    }
-}
-
-fn write_chain(m: &mut Messages, table: &Table, chain: &Chain) {
-    m.text(abi::NFTA_CHAIN_TABLE, &table.name).text(abi::NFTA_CHAIN_NAME, &chain.name);
-    if let Some(base) = chain.base {
-        m.nest(abi::NFTA_CHAIN_HOOK, |m| {
-            m.be32(abi::NFTA_HOOK_HOOKNUM, base.hook as u32);
-            m.be32(abi::NFTA_HOOK_PRIORITY, base.priority as u32);
-        });
-        m.be32(abi::NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32).text(abi::NFTA_CHAIN_TYPE, base.kind);
-    }
-}
-
-fn write_rule(m: &mut Messages, table: &Table, chain: &str, rule: &[Expr]) {
-    m.text(abi::NFTA_RULE_TABLE, &table.name).text(abi::NFTA_RULE_CHAIN, chain);
-    m.nest(abi::NFTA_RULE_EXPRESSIONS, |m| {
-        for expr in rule {
-            m.nest(abi::NFTA_LIST_ELEM, |m| write_expr(m, table.family, expr));
-        }
-    });
-}
-
-fn write_set(m: &mut Messages, table: &Table, set: &Set, id: u32) {
-    let length = |fields: &[Field]| fields.iter().map(|f| f.bytes(table.family)).sum::<usize>() as u32;
-    let display = |fields: &[Field]| fields.iter().fold(0, |whole, f| (whole << 6) | f.display(table.family));
-    let mut flags = if set.data.is_empty() { 0 } else { libc::NFT_SET_MAP };
-    if set.dynamic.is_some() {
-        flags |= libc::NFT_SET_TIMEOUT | libc::NFT_SET_EVAL;
-    }
-    m.text(abi::NFTA_SET_TABLE, &table.name).text(abi::NFTA_SET_NAME, set.name);
-    m.be32(abi::NFTA_SET_FLAGS, flags as u32);
-    m.be32(abi::NFTA_SET_KEY_TYPE, display(set.key)).be32(abi::NFTA_SET_KEY_LEN, length(set.key));
-    match set.data {
-        [] => (),
-        [Field::Verdict] => {
-            m.be32(abi::NFTA_SET_DATA_TYPE, Field::Verdict.display(table.family));
-        }
-        fields => {
-            m.be32(abi::NFTA_SET_DATA_TYPE, display(fields)).be32(abi::NFTA_SET_DATA_LEN, length(fields));
-        }
-    }
-    if let Some(size) = set.dynamic {
-        m.nest(abi::NFTA_SET_DESC, |m| {
-            m.be32(abi::NFTA_SET_DESC_SIZE, size);
-        });
-    }
-    m.be32(abi::NFTA_SET_ID, id);
-}
-
-fn write_element(m: &mut Messages, element: &Element, with_data: bool) {
-    m.nest(abi::NFTA_SET_ELEM_KEY, |m| {
-        m.attr(abi::NFTA_DATA_VALUE, &element.key);
-    });
-    match &element.data {
-        _ if !with_data => (),
-        Data::None => (),
-        Data::Value(value) => {
-            m.nest(abi::NFTA_SET_ELEM_DATA, |m| {
-                m.attr(abi::NFTA_DATA_VALUE, value);
-            });
-        }
-        Data::Verdict(verdict) => {
-            m.nest(abi::NFTA_SET_ELEM_DATA, |m| write_verdict(m, verdict));
-        }
-    }
 }
