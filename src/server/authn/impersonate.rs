@@ -4,6 +4,7 @@ use super::{service_account_groups, split_service_account, with_authenticated_gr
 use crate::server::authz::{Authorizer, Decision, forbidden};
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::{Result, Status};
+use crate::wire::query::unescape;
 use http::HeaderMap;
 use std::collections::BTreeMap;
 
@@ -33,7 +34,8 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>> {
     for (name, value) in headers {
         let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) else { continue };
         let Ok(value) = value.to_str() else { continue };
-        extra.entry(unescape(key)).or_default().push(value.to_owned());
+        // Percent-encoded (RFC 3986 §2.1), as header names cannot hold everything.
+        extra.entry(unescape(key).to_lowercase()).or_default().push(value.to_owned());
     }
     let user = UserInfo { name: one(USER), uid: one(UID), groups, extra };
     if !user.name.is_empty() {
@@ -41,27 +43,6 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>> {
     }
     let stray = !user.groups.is_empty() || !user.uid.is_empty() || !user.extra.is_empty();
     if stray { Err(Status::internal("requested impersonation without impersonating a user")) } else { Ok(None) }
-}
-
-/// Percent-decoding of header names (RFC 3986 §2.1); header names come in lower case already.
-fn unescape(key: &str) -> String {
-    let bytes = key.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        let escaped = (bytes[i] == b'%').then(|| key.get(i + 1..i + 3)).flatten();
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                i += 3;
-            }
-            None => {
-                out.push(bytes[i]);
-                i += 1;
-            }
-        }
-    }
-    String::from_utf8(out).map_or_else(|_| key.to_owned(), |k| k.to_lowercase())
 }
 
 /// What the caller must be allowed to do.
