@@ -145,6 +145,10 @@ executable() { # find or make the executable; sets FOUND
 
 install_executable() {
     chmod +x "$FOUND" 2>/dev/null || true
+    # An executable built from a checkout links these two dynamically; release executables are static.
+    if "$FOUND" version 2>&1 | grep -q 'lib\(nftnl\|mnl\)\.so' && have apt-get; then
+        install_packages libnftnl11 libmnl0
+    fi
     "$FOUND" version >/dev/null 2>&1 || die "$FOUND does not run on this machine ($(uname -m)): $("$FOUND" version 2>&1 | head -1)"
     mkdir -p "$(dirname "$BIN")"
     if cmp -s "$FOUND" "$BIN"; then
@@ -242,7 +246,6 @@ main() {
     packages containerd:containerd runc:runc
     # Debian's containerd package starts a containerd of its own; kedge uses its own and leaves that one alone.
     executable
-    # A build from a checkout links these dynamically; release executables are static.
     install_executable
     keep_flags "$@"
     if [ -n "${KEDGE_SKIP_START:-}" ]; then
