@@ -8,6 +8,7 @@
 //! ```
 
 use super::qos::Qos;
+use super::slices;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,7 +80,7 @@ impl Layout {
         V1_CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|d| d.is_dir()).map(|d| d.join(&below)).collect()
     }
 
-    /// Make a pod's cgroup with its limits. Errors are for the log: a host may refuse some controllers, and then
+    /// Make a pod's cgroup with its limits; may block for some milliseconds. Errors are for the log: a host may refuse some controllers, and then
     /// containers still have limits of their own.
     pub fn ensure_pod(&self, qos: Qos, uid: &str, limits: &Limits) -> io::Result<()> {
         self.ensure(&self.parts(qos, Some(uid)), limits)
@@ -91,6 +92,9 @@ impl Layout {
     }
 
     fn ensure(&self, parts: &[String], limits: &Limits) -> io::Result<()> {
+        if self.systemd {
+            return slices::set(&slice_name(parts), limits);
+        }
         for dir in self.dirs(parts) {
             if self.unified {
                 enable_controllers(&dir)?;
@@ -128,10 +132,9 @@ impl Layout {
     }
 
     /// Remove a pod's cgroup in every hierarchy. Busy ones stay (a process is still dying); the caller tries again.
+    /// May block for some milliseconds.
     pub fn remove_pod(&self, qos: Qos, uid: &str) {
-        for dir in self.everywhere(&self.parts(qos, Some(uid))) {
-            remove_tree(&dir);
-        }
+        self.remove(&self.parts(qos, Some(uid)));
     }
 
     /// Pods that have a cgroup in our tree.
@@ -175,8 +178,18 @@ impl Layout {
 
     /// Remove the whole tree of this instance (uninstall, tests).
     pub fn remove_all(&self) {
-        let parts: Vec<String> = self.root.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
-        for dir in self.everywhere(&parts) {
+        self.remove(&self.parts(Qos::Guaranteed, None));
+    }
+
+    fn remove(&self, parts: &[String]) {
+        let dirs: Vec<PathBuf> = self.everywhere(parts).into_iter().filter(|d| d.is_dir()).collect();
+        if self.systemd
+            && !dirs.is_empty()
+            && let Err(error) = slices::stop(&slice_name(parts))
+        {
+            tracing::debug!("{error}");
+        }
+        for dir in dirs {
             remove_tree(&dir);
         }
     }
@@ -207,7 +220,7 @@ fn enable_controllers(dir: &Path) -> io::Result<()> {
 }
 
 /// runc's and crun's conversion of shares (2..262144) to weight (1..10000).
-fn weight_of_shares(shares: i64) -> i64 {
+pub fn weight_of_shares(shares: i64) -> i64 {
     1 + ((shares - 2) * 9999) / 262_142
 }
 

@@ -19,6 +19,7 @@ pub mod pods;
 pub mod qos;
 pub mod resources;
 pub mod runtime;
+pub mod slices;
 pub mod sources;
 pub mod volumes;
 

@@ -178,6 +178,8 @@ fn remove_network(args: &Args) -> anyhow::Result<()> {
 
 /// `kubepods` below the root, in every hierarchy, deepest first.
 fn remove_cgroups(root: &str) -> anyhow::Result<()> {
+    // systemd first: units of slices that are only rmdir'ed would stay.
+    crate::agent::cgroups::Layout::detect(&format!("{}/kubepods", root.trim_end_matches('/'))).remove_all();
     let base = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(base).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
     for hierarchy in hierarchies.chain([base.to_owned()]) {

@@ -1,6 +1,7 @@
 //! What the runtime and the disk have of pods that are not this node's any more. Only what carries our label, and
 //! only below our own directories.
 
+use super::teardown;
 use crate::agent::context::Agent;
 use crate::agent::cri::Labels;
 use crate::agent::labels;
@@ -81,7 +82,7 @@ async fn disk(agent: &Agent, known: &Known) {
     }
     for (qos, uid) in agent.layout.pods() {
         if !is_known(&uid) {
-            agent.layout.remove_pod(qos, &uid);
+            teardown::remove_cgroup(agent, qos, uid).await;
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::agent::observed::{Observed, Settled};
 use crate::agent::qos::Qos;
 use crate::agent::resources;
 use crate::events::{Normal, Warning};
+use crate::task::Group;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -37,7 +38,7 @@ fn growing(failures: u32) -> Duration {
 
 /// Do what the plan says. `failures`: steps that failed in a row before this one.
 pub async fn run(parts: Parts, plan: Plan, observed: Observed, failures: u32) -> Outcome {
-    if let Err(error) = prepare(&parts) {
+    if let Err(error) = prepare(&parts).await {
         tracing::warn!(pod = %pod_name(&parts.pod), "preparing: {error:#}");
         return Outcome::Retry(growing(failures));
     }
@@ -118,7 +119,7 @@ fn target_of(parts: &Parts, observed: &Observed, name: &str) -> Option<String> {
 }
 
 /// Directories and the pod's cgroup.
-fn prepare(parts: &Parts) -> anyhow::Result<()> {
+async fn prepare(parts: &Parts) -> anyhow::Result<()> {
     let agent = &parts.agent;
     let uid = parts.pod.metadata.uid.as_deref().unwrap_or_default();
     let dir = agent.paths.pod(uid);
@@ -128,7 +129,8 @@ fn prepare(parts: &Parts) -> anyhow::Result<()> {
     let m = &parts.pod.metadata;
     fs::create_dir_all(agent.paths.pod_log(&text(&m.namespace), &text(&m.name), uid))?;
     let limits = resources::pod_limits(&parts.pod);
-    if let Err(error) = agent.layout.ensure_pod(Qos::of(&parts.pod), uid, &limits) {
+    let (layout, qos, uid) = (agent.layout.clone(), Qos::of(&parts.pod), uid.to_owned());
+    if let Err(error) = Group::blocking(move || layout.ensure_pod(qos, &uid, &limits)).await? {
         tracing::debug!(pod = %pod_name(&parts.pod), "pod cgroup: {error}");
     }
     Ok(())

@@ -32,8 +32,14 @@ pub async fn volumes_and_cgroup(agent: &Agent, pod: &Pod) -> anyhow::Result<()> 
         mounts::remove_tree(&dir.join("volumes"))
     })
     .await??;
-    agent.layout.remove_pod(Qos::of(pod), &uid);
+    remove_cgroup(agent, Qos::of(pod), uid).await;
     Ok(())
+}
+
+/// systemd may have to be asked: not on a thread that others wait for.
+pub async fn remove_cgroup(agent: &Agent, qos: Qos, uid: String) {
+    let layout = agent.layout.clone();
+    let _ = Group::blocking(move || layout.remove_pod(qos, &uid)).await;
 }
 
 /// Tell the API that the pod has ended: it removes the object.
@@ -80,7 +86,7 @@ pub async fn records(agent: &Agent, pod: &Pod, observed: &Observed) {
     if let Ok(Err(error)) = removed.await {
         tracing::warn!(pod = %pod_name(pod), "removing its directory: {error:#}");
     }
-    agent.layout.remove_pod(Qos::of(pod), &uid);
+    remove_cgroup(agent, Qos::of(pod), uid).await;
 }
 
 /// One dead container that is not needed any more, with its log.
