@@ -114,8 +114,8 @@ fn figures(metrics: &str) -> Vec<(String, String)> {
     let mib = |bytes: f64| format!("{:.1} MiB", bytes / (1024.0 * 1024.0));
     let wanted = [
         ("memory", "process_resident_memory_bytes"),
-        ("store size", "kedge_store_disk_bytes"),
-        ("written", "kedge_store_written_bytes_total"),
+        ("store size", "apiserver_storage_size_bytes"),
+        ("written", "kedge_store_written_bytes"),
     ];
     wanted.iter().filter_map(|(label, name)| Some(((*label).to_owned(), mib(value(name)?)))).collect()
 }
