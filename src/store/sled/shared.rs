@@ -177,14 +177,15 @@ impl Shared {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Give back memory. Blocks for some milliseconds if much has been read.
+    /// Give back memory, also what others in this process have freed: objects are small and of mixed age, so the
+    /// allocator by itself keeps what a burst of requests took. Blocks for some milliseconds if that is much.
     pub fn trim(&self) {
         self.values.lock().age();
         if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
             // What cannot be read now is read by the next one who asks, who learns why.
             let _ = self.with_open(press_page_cache);
-            give_back_memory();
         }
+        give_back_memory();
     }
 
     /// Run with sled open.
