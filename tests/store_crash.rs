@@ -45,10 +45,10 @@ async fn killed_processes_lose_nothing_acknowledged() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let wanted = 150 * round as usize;
         let mut seen = 0;
-        while let Some(line) = lines.next() {
+        for line in lines {
             let line = line.expect("text");
             if seen == wanted {
                 process.kill().expect("is killed");

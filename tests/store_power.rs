@@ -126,9 +126,9 @@ fn moments(notes: &[Note], opened: usize, random: &mut StdRng) -> Vec<usize> {
         (opened..notes.len()).filter(|&at| wanted(&notes[at])).map(|at| at + 1).collect()
     };
     let writes = after(|note| matches!(note, Note::Write(..)));
-    let beginnings = after(|note| matches!(note, Note::Write(offset, _) if offset % SEGMENT == 0));
+    let beginnings = after(|note| matches!(note, Note::Write(offset, _) if offset.is_multiple_of(SEGMENT)));
     let mut moment = |trial: usize| {
-        let among = if trial % 2 == 0 && !beginnings.is_empty() { &beginnings } else { &writes };
+        let among = if trial.is_multiple_of(2) && !beginnings.is_empty() { &beginnings } else { &writes };
         among[random.random_range(0..among.len())]
     };
     let mut moments: Vec<usize> = (0..trials).map(&mut moment).collect();

@@ -18,6 +18,7 @@ pub trait Condition: Clone {
 
 macro_rules! conditions {
     ($($kind:ty, $read:path, $write:path;)*) => {$(
+        #[allow(clippy::needless_update, reason = "some kinds have more fields than these")]
         impl Condition for $kind {
             fn new(kind: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Self {
                 Self {

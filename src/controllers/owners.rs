@@ -32,7 +32,7 @@ pub fn orphans<K: Cached>(cache: &Cache<K>, namespace: &str) -> Vec<Arc<K>> {
 }
 
 /// The controlling owner, if it is of this kind.
-pub fn controller_of<'a, K: Cached, O: Cached>(object: &'a K) -> Option<&'a OwnerReference> {
+pub fn controller_of<K: Cached, O: Cached>(object: &K) -> Option<&OwnerReference> {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     let ours = |o: &&OwnerReference| {
         let (group, _) = crate::object::split_api_version(&o.api_version);

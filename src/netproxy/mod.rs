@@ -195,10 +195,10 @@ async fn pod_cidrs(config: &Config, caches: &Arc<Caches>) -> anyhow::Result<Vec<
         std::fs::read_to_string(&file).ok().and_then(|text| Cidr::list(text.trim()).ok()).filter(|k| !k.is_empty());
     let nodes = caches.selected::<Node>(&format!("metadata.name={}", config.node_name));
     let mut changes = nodes.subscribe();
-    if let Some(known) = known {
-        if tokio::time::timeout(NODE_PATIENCE, nodes.synced()).await.is_err() {
-            return Ok(known);
-        }
+    if let Some(known) = known
+        && tokio::time::timeout(NODE_PATIENCE, nodes.synced()).await.is_err()
+    {
+        return Ok(known);
     }
     nodes.synced().await;
     loop {

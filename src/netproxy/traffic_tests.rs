@@ -70,22 +70,24 @@ impl Namespace {
     /// A server that answers every connection with its name and the caller's address.
     pub fn serve(&self, name: &'static str, port: u16) {
         let listener = netns::within(&self.path(), || TcpListener::bind(("0.0.0.0", port))).unwrap();
-        std::thread::spawn(move || {
+        crate::task::thread("test server", move || {
             for stream in listener.incoming().flatten() {
                 let caller = stream.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default();
                 let _ = (&stream).write_all(format!("{name} {caller}").as_bytes());
             }
-        });
+        })
+        .unwrap();
     }
 
     fn serve_udp(&self, name: &'static str, port: u16) {
         let socket = netns::within(&self.path(), || UdpSocket::bind(("0.0.0.0", port))).unwrap();
-        std::thread::spawn(move || {
+        crate::task::thread("test server", move || {
             let mut buffer = [0; 64];
             while let Ok((_, caller)) = socket.recv_from(&mut buffer) {
                 let _ = socket.send_to(name.as_bytes(), caller);
             }
-        });
+        })
+        .unwrap();
     }
 
     /// "name caller's-address" of whoever answers.

@@ -124,11 +124,6 @@ impl Host {
         self.start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
-    /// Process id of the server (nsenter execs it, so it is the child's).
-    pub fn pid(&self) -> u32 {
-        self.server.as_ref().expect("a running server").id()
-    }
-
     pub fn kill(&mut self) {
         if let Some(mut child) = self.server.take() {
             child.kill().expect("kill -9");

@@ -107,9 +107,7 @@ fn host_ports_and_pod_egress() {
     let _ = listening.wait();
     host.k("delete pod hp --timeout=30s").ok();
     eventually("host port is closed", 10, || {
-        run(host.outside("curl").args(["-sS", "--max-time", "3", &format!("http://{}:8888/", Host::IP)]))
-            .ok
-            .then_some(Err("still answers".to_owned()))
-            .unwrap_or(Ok(()))
+        let call = run(host.outside("curl").args(["-sS", "--max-time", "3", &format!("http://{}:8888/", Host::IP)]));
+        if call.ok { Err("still answers".to_owned()) } else { Ok(()) }
     });
 }

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +113,7 @@ async fn pairs(session: Session, mut incoming: Incoming, target: Arc<PathBuf>, g
     drop(session);
 }
 
-async fn connection(data: Stream, error: Stream, target: &PathBuf) {
+async fn connection(data: Stream, error: Stream, target: &Path) {
     let port = header(&data.headers, "port").to_owned();
     let outcome = match port.parse::<u16>() {
         Ok(number) => {
@@ -134,8 +134,8 @@ async fn connection(data: Stream, error: Stream, target: &PathBuf) {
     }
 }
 
-async fn dial(port: u16, target: &PathBuf) -> std::io::Result<TcpStream> {
-    let path = target.clone();
+async fn dial(port: u16, target: &Path) -> std::io::Result<TcpStream> {
+    let path = target.to_owned();
     let stream = Group::blocking(move || netns::within(&path, || connect(port))).await;
     let stream = stream.map_err(std::io::Error::other)??;
     stream.set_nonblocking(true)?;

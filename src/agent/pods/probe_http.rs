@@ -247,6 +247,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     /// A server that gives one answer a connection, then is gone.
+    #[expect(clippy::disallowed_methods, reason = "each test awaits what was asked")]
     async fn server(answers: Vec<&'static str>) -> (Target, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -42,10 +42,6 @@ impl PodInfo {
         self.pod.metadata.uid.as_deref().unwrap_or("")
     }
 
-    pub fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or("")
-    }
-
     pub fn labels(&self) -> Option<&Labels> {
         self.pod.metadata.labels.as_ref()
     }
@@ -155,6 +151,7 @@ impl Cluster {
         &self.nodes
     }
 
+    #[cfg(test)]
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.at.get(name).map(|at| &self.nodes[*at])
     }

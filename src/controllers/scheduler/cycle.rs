@@ -42,6 +42,12 @@ impl Diagnosis {
         }
     }
 
+    /// Upstream's names of the plugins that refused a node.
+    pub fn plugins(&self) -> Vec<&'static str> {
+        let each = ALL.iter().enumerate();
+        each.filter(|(at, _)| self.refused_by & (1 << at) != 0).map(|(_, plugin)| plugin.name()).collect()
+    }
+
     /// As `kubectl describe pod` shows it: `0/2 nodes are available: 2 Insufficient cpu.`
     pub fn message(&self) -> String {
         if self.nodes == 0 {
@@ -125,15 +131,12 @@ pub fn scores(pod: &PodInfo, cluster: &Cluster, fitting: &[&NodeInfo]) -> Vec<i6
 
 fn rescale(points: &mut [i64], scale: Scale) {
     let highest = points.iter().copied().max().unwrap_or(0);
-    let lowest = points.iter().copied().min().unwrap_or(0);
     let convert: Box<dyn Fn(i64) -> i64> = match scale {
         Scale::AsIs => return,
         Scale::Highest if highest == 0 => return,
         Scale::Highest => Box::new(move |p| p * 100 / highest),
         Scale::Fewest if highest == 0 => Box::new(|_| 100),
         Scale::Fewest => Box::new(move |p| 100 - p * 100 / highest),
-        Scale::Spread if highest == lowest => Box::new(|_| 0),
-        Scale::Spread => Box::new(move |p| (p - lowest) * 100 / (highest - lowest)),
     };
     points.iter_mut().for_each(|p| *p = convert(*p));
 }

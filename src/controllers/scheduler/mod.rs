@@ -141,6 +141,7 @@ impl Scheduler {
     }
 
     fn park(&mut self, pod: &PodInfo, diagnosis: &Diagnosis) {
+        debug!(uid = pod.uid(), plugins = ?diagnosis.plugins(), "no node fits");
         self.queue.unfit(pod.uid(), diagnosis.refused_by, Instant::now());
         self.tell_failure(pod, "Unschedulable", diagnosis.message());
     }

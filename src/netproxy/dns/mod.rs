@@ -162,7 +162,7 @@ impl Responder {
             Ok(query) => query,
             Err(code) => return Some(reply(request, code)),
         };
-        self.from_zone(request, query)
+        self.zone_says(request, query)
     }
 
     async fn answer(&self, request: &Message) -> Message {
@@ -176,7 +176,7 @@ impl Responder {
     }
 
     /// None: aliases or the servers above are needed.
-    fn from_zone(&self, request: &Message, query: &Query) -> Option<Message> {
+    fn zone_says(&self, request: &Message, query: &Query) -> Option<Message> {
         let said = self.zone.answer(query.name(), query.query_type());
         let mut answer = reply(request, ResponseCode::NoError);
         answer.metadata.authoritative = true;
@@ -206,7 +206,7 @@ impl Responder {
             let code = match self.zone.answer(&name, query.query_type()) {
                 Said::Alias(record, target) => {
                     answer.metadata.authoritative = true;
-                    answer.add_answer(record);
+                    answer.add_answer(*record);
                     if query.query_type() == RecordType::CNAME {
                         return answer;
                     }

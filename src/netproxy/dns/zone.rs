@@ -28,7 +28,7 @@ pub enum Said {
         additionals: Vec<Record>,
     },
     /// An alias of a name; the rest of the answer is to be found there.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name exists, not with this type.
     NoData,
     NoSuchName,
@@ -158,7 +158,7 @@ impl Zone {
             return match (target, rest) {
                 (Some(mut target), []) => {
                     target.set_fqdn(true);
-                    Said::Alias(record(name, RData::CNAME(CNAME(target.clone()))), target)
+                    Said::Alias(Box::new(record(name, RData::CNAME(CNAME(target.clone())))), target)
                 }
                 _ => Said::NoSuchName,
             };
@@ -311,7 +311,7 @@ impl View<'_> {
     }
 }
 
-fn ready<'a>(slices: &'a [Arc<EndpointSlice>]) -> impl Iterator<Item = (&'a EndpointSlice, &'a Endpoint)> {
+fn ready(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = (&EndpointSlice, &Endpoint)> {
     let endpoints = slices.iter().flat_map(|s| s.endpoints.iter().flatten().map(move |e| (&**s, e)));
     endpoints.filter(|(_, e)| plan::is_ready(e))
 }

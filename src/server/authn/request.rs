@@ -75,7 +75,8 @@ mod tests {
     #[tokio::test]
     async fn who_is_it() {
         // (headers, certificate, user or None for 401)
-        let cases: &[(&[(&str, &str)], bool, Option<&str>)] = &[
+        type Case = (&'static [(&'static str, &'static str)], bool, Option<&'static str>);
+        let cases: &[Case] = &[
             (&[], false, Some("system:anonymous")),
             (&[("authorization", "Bearer good")], false, Some("bearer")),
             (&[("authorization", "bearer  good ")], false, Some("bearer")),

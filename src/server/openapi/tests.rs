@@ -62,7 +62,7 @@ fn documents_are_complete() {
     fn references<'a>(value: &'a Value, found: &mut HashSet<&'a str>) {
         match value {
             Value::Object(map) => {
-                map.get("$ref").and_then(Value::as_str).into_iter().for_each(|r| drop(found.insert(r)));
+                found.extend(map.get("$ref").and_then(Value::as_str));
                 map.values().for_each(|v| references(v, found));
             }
             Value::Array(items) => items.iter().for_each(|v| references(v, found)),

@@ -223,7 +223,9 @@ mod tests {
     #[test]
     fn records_survive_a_round_trip() {
         let long_key = vec![b'k'; 2048];
-        let cases: [(&[u8], Option<Vec<u8>>, usize); 8] = [
+        // (key, value, pieces beside the record)
+        type Case<'a> = (&'a [u8], Option<Vec<u8>>, usize);
+        let cases: [Case; 8] = [
             (b"/registry/a", None, 0),
             (b"/registry/a", Some(vec![]), 0),
             (b"/registry/a", Some(b"{}".to_vec()), 0),

@@ -51,8 +51,6 @@ pub enum Scale {
     Highest,
     /// Zero is 100, the highest is 0.
     Fewest,
-    /// The lowest is 0, the highest is 100.
-    Spread,
 }
 
 /// What happened in the cluster; pods that wait are looked at again if it may help them.
