@@ -179,7 +179,7 @@ fn idle(host: &Host, minutes: u64) {
 }
 
 fn memory(host: &Host, what: &str) {
-    show(&format!("memory of kedge, {what}"), Memory::of(host.pid()), "60 MB; 120 MB for now");
+    show(&format!("memory of kedge, {what}"), Memory::of(pid_of(host)), "60 MB; 120 MB for now");
     if let Some(pid) = containerd(host) {
         show(&format!("memory of containerd, {what}"), Memory::of(pid), "");
     }
@@ -236,7 +236,7 @@ impl Usage {
     fn of(host: &Host) -> Usage {
         let metrics = host.kubectl(&["get", "--raw", "/metrics"]).ok();
         Usage {
-            kedge: Process::of(host.pid()),
+            kedge: Process::of(pid_of(host)),
             containerd: Process::of(containerd(host).expect("containerd runs")),
             store_bytes: number(&metrics, "kedge_store_written_bytes "),
         }
@@ -462,4 +462,10 @@ fn cpus() -> usize {
 
 fn mib(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// Process id of the server, from its pid file.
+fn pid_of(host: &Host) -> u32 {
+    let text = std::fs::read_to_string(host.run_dir().join("kedge.pid")).expect("pid file of a running server");
+    text.trim().parse().expect("a process id")
 }
