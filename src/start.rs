@@ -179,6 +179,7 @@ fn start_controllers(config: &config::Server, pki: &Pki, api: &Arc<Api>, caches:
         cluster_cidrs: vec![config.cluster_cidr.to_string()],
         node_mask_v4: config.node_mask,
         root_ca: pki.server_ca().pem().to_owned(),
+        foreign_scheduler: config.is_disabled("scheduler"),
         ..Default::default()
     };
     controllers::run(&|name| client(api, component(name)), caches, settings, root);
@@ -229,6 +230,7 @@ fn network(config: &config::Server, dir: &Path) -> netproxy::Config {
         cluster_cidr: config.cluster_cidr.to_string(),
         service_cidr: config.service_cidr.to_string(),
         cluster_dns: config.cluster_dns,
+        foreign_dns: config.is_disabled("dns"),
         cluster_domain: config.cluster_domain.clone(),
         node_port_range: config.node_ports,
         resolv_conf: config.resolv_conf.clone(),

@@ -44,6 +44,8 @@ pub struct Config {
     pub node_mask_v6: u8,
     /// PEM of the CA that pods trust, for `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Somebody else schedules (`--disable=scheduler`).
+    pub foreign_scheduler: bool,
 }
 
 /// What a controller is made from; `client` carries its own identity.
@@ -126,6 +128,8 @@ pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Confi
         metrics.controllers.push((controller.name(), counters.clone()));
         driver::start(controller, counters, group);
     }
-    group.spawn("scheduler", scheduler::run(context(SCHEDULER)));
+    if !config.foreign_scheduler {
+        group.spawn("scheduler", scheduler::run(context(SCHEDULER)));
+    }
     metrics
 }

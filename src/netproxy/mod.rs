@@ -54,6 +54,8 @@ pub struct Config {
     pub cluster_cidr: String,
     pub service_cidr: String,
     pub cluster_dns: IpAddr,
+    /// Somebody else answers there (`--disable=dns`).
+    pub foreign_dns: bool,
     pub cluster_domain: String,
     pub node_port_range: (u16, u16),
     /// Upstream resolvers come from here; None: found by itself.
@@ -119,7 +121,9 @@ pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, grou
     let running = Group::blocking(move || cni::server::running(&dir)).await?;
     let proxy = proxy::Proxy::start(shared.clone(), services.clone(), slices.clone(), &running, &group)
         .context("start the Service proxy")?;
-    dns::start(shared.clone(), services, slices, &group).await.context("start DNS")?;
+    if !shared.config.foreign_dns {
+        dns::start(shared.clone(), services, slices, &group).await.context("start DNS")?;
+    }
     group.spawn("pod-network", async move {
         if let Err(error) = pod_network(shared.clone(), &caches, proxy).await {
             shared.group.fail(error.context("start the pod network"));
@@ -165,7 +169,7 @@ fn settings(config: &Config) -> anyhow::Result<Vec<Setting>> {
             warn!(network = %cluster, "this node has no address of this family; the network is left out");
             continue;
         };
-        let dns = Some(config.cluster_dns).filter(|dns| net::Family::of(*dns) == family);
+        let dns = Some(config.cluster_dns).filter(|dns| !config.foreign_dns && net::Family::of(*dns) == family);
         let interface_prefix = config.interface_prefix.clone();
         settings.push(Setting { family, cluster, services, node, dns, interface_prefix });
     }

@@ -82,6 +82,7 @@ impl Running {
             cluster_cidr: "10.42.0.0/16".into(),
             service_cidr: "10.43.0.0/16".into(),
             cluster_dns: [10, 43, 0, 10].into(),
+            foreign_dns: false,
             cluster_domain: "cluster.local".into(),
             node_port_range: (30000, 32767),
             resolv_conf: Some("/nonexistent".into()),

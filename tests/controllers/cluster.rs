@@ -86,6 +86,7 @@ impl Cluster {
             node_mask_v4: 24,
             node_mask_v6: 64,
             root_ca: "a CA".into(),
+            foreign_scheduler: false,
         };
         controllers::run(&clients, &caches, config, &group.child());
         group.spawn("kubelets", kubelets(master.clone(), Caches::new(master.clone(), group.child())));

@@ -1,7 +1,7 @@
 //! M1: kubectl against a server without an agent.
 
 use crate::host::Host;
-use crate::run::{eventually, has};
+use crate::run::{eventually, has, run};
 
 const DEPLOYMENT: &str = r#"
 apiVersion: apps/v1
@@ -168,4 +168,19 @@ fn rights(host: &Host) {
     has(&host.k("auth whoami").ok(), "system:masters");
     host.k("delete namespace team --timeout=60s").ok();
     has(&host.k("get serviceaccount bob -n team").fails(), "not found");
+}
+
+#[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
+fn parts_can_be_left_out() {
+    let mut host = Host::new();
+    host.start(&["--disable=scheduler,dns"]);
+    host.wait_ready();
+    host.k("run p --image=example.test/x:1").ok();
+    // Nobody schedules: no event says that nothing fits, and no node is named.
+    eventually("pod made", 10, || host.k("get pod p").result());
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(host.k("get pod p -o jsonpath={.spec.nodeName}").ok(), "");
+    let port = run(host.inside("sh").args(["-c", "ss -lnu | grep -c 10.43.0.10:53 || true"])).ok();
+    assert_eq!(port.trim(), "0", "nobody listens at the DNS address");
 }
