@@ -149,8 +149,9 @@ async fn what_does_not_fit_waits_and_says_why() {
     let events = cluster.api::<Event>("default");
     settles("the event", async || {
         let listed = events.list(&ListParams::default()).await.unwrap().items;
-        let failed = listed.iter().find(|e| e.reason.as_deref() == Some("FailedScheduling"));
-        failed.is_some_and(|e| {
+        // Before the node was ready there may have been another one, about its taint.
+        let mut failed = listed.iter().filter(|e| e.reason.as_deref() == Some("FailedScheduling"));
+        failed.any(|e| {
             e.message.as_deref().is_some_and(|m| m.starts_with(message)) && e.type_.as_deref() == Some("Warning")
         })
     })
