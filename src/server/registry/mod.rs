@@ -23,7 +23,6 @@ mod delete;
 pub mod expiry;
 mod list;
 mod meta;
-pub mod mirror;
 mod paging;
 mod selection;
 
