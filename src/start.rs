@@ -1,7 +1,7 @@
 //! Start-up as a list of calls: what runs in a server, in which order, with which identity.
 
 use crate::cache::Caches;
-use crate::pki::{Pki, PkiConfig};
+use crate::pki::{Pki, PkiConfig, Request};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
 use crate::server::authn::service_account_user;
@@ -174,12 +174,26 @@ fn renew_certificates(pki: Arc<Pki>, root: &Group) {
     });
 }
 
-fn start_controllers(config: &config::Server, pki: &Pki, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
+/// Client certificates come from the client CA, serving ones from the server CA. Legacy requests get what no API server
+/// takes for a user.
+fn certificates(pki: &Arc<Pki>) -> controllers::certificates::Settings {
+    use controllers::certificates::{CLIENT, NODE_CLIENT, Settings, Signer};
+    let keys = pki.clone();
+    let sign = move |signer: &str, request: &Request, usages: &[String], life: i64| {
+        let client = matches!(signer, CLIENT | NODE_CLIENT);
+        let authority = if client { keys.client_ca() } else { keys.server_ca() };
+        authority.sign_as_asked(request, usages, life)
+    };
+    Settings { signer: Some(Signer(Arc::new(sign))), api_names: pki.server_names(), ..Default::default() }
+}
+
+fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
     let settings = controllers::Config {
         cluster_cidrs: vec![config.cluster_cidr.to_string()],
         node_mask_v4: config.node_mask,
         root_ca: pki.server_ca().pem().to_owned(),
         foreign_scheduler: config.is_disabled("scheduler"),
+        certificates: certificates(pki),
         ..Default::default()
     };
     controllers::run(&|name| client(api, component(name)), caches, settings, root);

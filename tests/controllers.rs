@@ -1,6 +1,8 @@
 //! Controllers and scheduler against a whole API server in memory, each with its own identity and role; pods are run
 //! by a stand-in for the kubelet.
 
+#[path = "controllers/certificates.rs"]
+mod certificates;
 #[path = "controllers/cluster.rs"]
 mod cluster;
 

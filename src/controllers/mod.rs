@@ -2,6 +2,7 @@
 //! gets a key, never an event.
 
 mod apply;
+pub mod certificates;
 mod conditions;
 mod deployment;
 pub mod driver;
@@ -46,6 +47,7 @@ pub struct Config {
     pub root_ca: String,
     /// Somebody else schedules (`--disable=scheduler`).
     pub foreign_scheduler: bool,
+    pub certificates: certificates::Settings,
 }
 
 /// What a controller is made from; `client` carries its own identity.
@@ -75,6 +77,10 @@ const TABLE: &[Entry] = &[
     ("node-controller", taint_eviction::new),
     ("pod-garbage-collector", pod_gc::new),
     ("generic-garbage-collector", gc::new),
+    ("node-certificate-approver", certificates::approver),
+    ("node-certificate-approver", certificates::node_keys),
+    ("certificate-controller", certificates::signer),
+    ("certificate-controller", certificates::cleaner),
 ];
 
 /// The scheduler's identity.

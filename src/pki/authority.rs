@@ -1,12 +1,15 @@
 //! A certificate authority: key and self-signed certificate, kept in two files.
 
 use super::leaf::{LeafSpec, Usage};
+use super::request::Request;
 use super::{clock, file, read_if_there};
 use crate::durable;
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SigningKey,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -15,7 +18,8 @@ use std::time::Duration;
 
 /// Life of a CA in seconds: 10 years.
 const CA_LIFE: i64 = 10 * 365 * 24 * 3600;
-/// Certificates are valid this many seconds before they are issued: clocks of other machines may be behind.
+/// Certificates are valid this many seconds before they are issued: clocks of other machines may be behind. At most a
+/// tenth of their life, or a short-lived one would be due for renewal at birth.
 const BACKDATE: i64 = 3600;
 
 /// Signs leaves of one trust domain.
@@ -23,6 +27,8 @@ pub struct Authority {
     pem: String,
     der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
+    /// The issuer's key once more: rcgen does not lend it.
+    key: KeyPair,
     not_after: i64,
 }
 
@@ -55,14 +61,15 @@ impl Authority {
 
     fn from_pem(pem: String, key: &str) -> Result<Self> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).context("parsing the certificate")?;
-        let key = KeyPair::from_pem(key).context("parsing the key")?;
+        let (issuer_key, key) = (KeyPair::from_pem(key), KeyPair::from_pem(key));
+        let (issuer_key, key) = (issuer_key.context("parsing the key")?, key.context("parsing the key")?);
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).context("parsing the certificate")?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             bail!("certificate and key do not belong together");
         }
         let not_after = parsed.validity().not_after.timestamp();
-        let issuer = Issuer::from_ca_cert_der(&der, key).context("using the CA certificate")?;
-        Ok(Authority { pem, der, issuer, not_after })
+        let issuer = Issuer::from_ca_cert_der(&der, issuer_key).context("using the CA certificate")?;
+        Ok(Authority { pem, der, issuer, key, not_after })
     }
 
     /// The CA certificate as PEM.
@@ -88,12 +95,51 @@ impl Authority {
         Ok(params.signed_by(&csr.public_key, &self.issuer).context("signing a certificate")?.pem())
     }
 
-    fn params(&self, spec: &LeafSpec, life: i64) -> Result<CertificateParams> {
+    /// Sign a request as it stands: its subject, its names, its key, for these `usages` (the API's words: "client
+    /// auth"). Whoever calls this has checked that it may be so. `life` in seconds. Returns PEM.
+    pub fn sign_as_asked(&self, request: &Request, usages: &[String], life: i64) -> Result<String> {
+        let mut params = self.blank(life);
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = alternative_names(request)?;
+        for usage in usages {
+            match usage_of(usage).with_context(|| format!("certificates for {usage:?} are not signed here"))? {
+                For::Key(purpose) => params.key_usages.push(purpose),
+                For::Extended(purpose) => params.extended_key_usages.push(purpose),
+            }
+        }
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&request.key, &self.issuer).context("signing a certificate")?;
+        self.with_subject(certificate.der(), &request.subject)
+    }
+
+    /// The certificate with another subject, signed again: a subject may have several organizations, which rcgen
+    /// cannot write.
+    fn with_subject(&self, certificate: &[u8], subject: &[u8]) -> Result<String> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).context("reading the new certificate")?;
+        let tbs = parsed.tbs_certificate.as_ref();
+        let held = parsed.tbs_certificate.subject.as_raw();
+        let at = held.as_ptr() as usize - tbs.as_ptr() as usize;
+        let start = header_len(tbs)?;
+        let tbs_new = der(SEQUENCE, &[&tbs[start..at], subject, &tbs[at + held.len()..]]);
+        let after = &certificate[header_len(certificate)? + tbs.len()..];
+        let algorithm = &after[..header_len(after)? + usize::from(after[1])];
+        let signature = self.key.sign(&tbs_new).context("signing a certificate")?;
+        let signature = der(BIT_STRING, &[&[0], &signature]);
+        Ok(pem("CERTIFICATE", &der(SEQUENCE, &[&tbs_new, algorithm, &signature])))
+    }
+
+    /// What every leaf of this CA starts from.
+    fn blank(&self, life: i64) -> CertificateParams {
         let now = clock::now();
         let mut params = CertificateParams::default();
         // A leaf never outlives its CA (upstream's signers cut likewise).
-        set_validity(&mut params, now - BACKDATE, (now + life).min(self.not_after));
+        set_validity(&mut params, now - BACKDATE.min(life / 10), (now + life).min(self.not_after));
         params.serial_number = Some(serial());
+        params
+    }
+
+    fn params(&self, spec: &LeafSpec, life: i64) -> Result<CertificateParams> {
+        let mut params = self.blank(life);
         params.distinguished_name = DistinguishedName::new();
         if !spec.organization.is_empty() {
             params.distinguished_name.push(DnType::OrganizationName, spec.organization.as_str());
@@ -108,6 +154,79 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
+}
+
+fn alternative_names(request: &Request) -> Result<Vec<SanType>> {
+    let text = |name: &String| -> Result<_> { name.as_str().try_into().with_context(|| format!("the name {name:?}")) };
+    let mut names = Vec::new();
+    for name in &request.dns_names {
+        names.push(SanType::DnsName(text(name)?));
+    }
+    for name in &request.emails {
+        names.push(SanType::Rfc822Name(text(name)?));
+    }
+    for name in &request.uris {
+        names.push(SanType::URI(text(name)?));
+    }
+    names.extend(request.addresses.iter().map(|a| SanType::IpAddress(*a)));
+    Ok(names)
+}
+
+/// What a usage of the API is in a certificate (RFC 5280 §4.2.1.3, §4.2.1.12).
+enum For {
+    Key(KeyUsagePurpose),
+    Extended(ExtendedKeyUsagePurpose),
+}
+
+fn usage_of(usage: &str) -> Option<For> {
+    Some(match usage {
+        "signing" | "digital signature" => For::Key(KeyUsagePurpose::DigitalSignature),
+        "content commitment" => For::Key(KeyUsagePurpose::ContentCommitment),
+        "key encipherment" => For::Key(KeyUsagePurpose::KeyEncipherment),
+        "key agreement" => For::Key(KeyUsagePurpose::KeyAgreement),
+        "data encipherment" => For::Key(KeyUsagePurpose::DataEncipherment),
+        "client auth" => For::Extended(ExtendedKeyUsagePurpose::ClientAuth),
+        "server auth" => For::Extended(ExtendedKeyUsagePurpose::ServerAuth),
+        "code signing" => For::Extended(ExtendedKeyUsagePurpose::CodeSigning),
+        "email protection" => For::Extended(ExtendedKeyUsagePurpose::EmailProtection),
+        "timestamping" => For::Extended(ExtendedKeyUsagePurpose::TimeStamping),
+        "ocsp signing" => For::Extended(ExtendedKeyUsagePurpose::OcspSigning),
+        "any" => For::Extended(ExtendedKeyUsagePurpose::Any),
+        _ => return None,
+    })
+}
+
+/// Tags of DER (X.690 §8).
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+
+/// A DER value of these pieces.
+fn der(tag: u8, pieces: &[&[u8]]) -> Vec<u8> {
+    let length: usize = pieces.iter().map(|p| p.len()).sum();
+    let mut out = vec![tag];
+    match u8::try_from(length) {
+        Ok(short) if short < 0x80 => out.push(short),
+        _ => {
+            let bytes = length.to_be_bytes();
+            let digits = &bytes[bytes.iter().take_while(|b| **b == 0).count()..];
+            out.push(0x80 | digits.len() as u8);
+            out.extend_from_slice(digits);
+        }
+    }
+    pieces.iter().for_each(|p| out.extend_from_slice(p));
+    out
+}
+
+/// Bytes of tag and length before a DER value.
+fn header_len(value: &[u8]) -> Result<usize> {
+    let length = *value.get(1).context("a value that ends early")?;
+    Ok(if length < 0x80 { 2 } else { 2 + usize::from(length & 0x7f) })
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap_or("")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// A new CA: certificate and key as PEM.

@@ -8,12 +8,14 @@ mod authority;
 pub mod clock;
 mod kubeconfig;
 mod leaf;
+mod request;
 mod serving;
 mod signing;
 
 pub use authority::Authority;
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, LeafSpec, Usage};
+pub use request::Request;
 pub use serving::{LiveCertificate, server_config_from_files};
 pub use signing::{PublicKey, SigningKey};
 
@@ -117,7 +119,7 @@ impl Pki {
     }
 
     /// Every name under which clients may reach the API server.
-    fn server_names(&self) -> Vec<String> {
+    pub fn server_names(&self) -> Vec<String> {
         let config = &self.config;
         let fixed = ["127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let mut names: Vec<String> = fixed.iter().map(|s| (*s).to_owned()).collect();
@@ -201,6 +203,10 @@ impl Pki {
         let path = self.dir.join(name);
         (path.with_extension("crt"), path.with_extension("key"))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// `<dir>/<name>.<extension>`.

@@ -135,3 +135,41 @@ fn handshake(pki: &Pki, server: Arc<rustls::ServerConfig>, name: &str) -> Result
     }
     Ok(server.peer_certificates().map_or(0, <[_]>::len))
 }
+
+#[test]
+fn requests_are_signed_as_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(dir.path(), config(&[])).unwrap();
+    // Two organizations and all kinds of names, as openssl writes them.
+    let text = "-----BEGIN CERTIFICATE REQUEST-----
+MIIBSTCB7wIBADArMQwwCgYDVQQKDANkZXYxDDAKBgNVBAoMA29wczENMAsGA1UE
+AwwEamFuZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABMZ5eeiS0aKWYPXZTJFx
+FYQqyl6QxJh9ZfTlcKoJF92zKvfi9PfnlOgM8a7VcaP53rt4sdS9GTT5cu2ZhA+c
+8FWgYjBgBgkqhkiG9w0BCQ4xUzBRMEQGA1UdEQQ9MDuCEGphbmUuZXhhbXBsZS5v
+cmeHBMAAAgmBEGphbmVAZXhhbXBsZS5vcmeGD3NwaWZmZTovL3gvamFuZTAJBgNV
+HRMEAjAAMAoGCCqGSM49BAMCA0kAMEYCIQDcDlbyrPAcSXe0nyVaQChZf/VdniFt
+gcBiOrlb9B9HgwIhAMKFrZc35ckW+mYU10y0pr7gFNamLD4S6cFXAx1Wc5z9
+-----END CERTIFICATE REQUEST-----
+";
+    let request = Request::parse(text.as_bytes()).unwrap();
+    assert_eq!((request.common_name.as_str(), request.organizations.len()), ("jane", 2));
+    let usages = ["client auth".to_owned(), "digital signature".to_owned()];
+    let pem = pki.client_ca().sign_as_asked(&request, &usages, 3600).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let (_, cert) = x509_parser::parse_x509_certificate(&pem.contents).unwrap();
+    let (_, ca) = x509_parser::parse_x509_certificate(pki.client_ca().der()).unwrap();
+    cert.verify_signature(Some(ca.public_key())).unwrap();
+    let groups: Vec<_> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
+    assert_eq!(groups, ["dev", "ops"]);
+    assert_eq!(hex(ring::digest::digest(&ring::digest::SHA256, cert.public_key().raw).as_ref()), request.key_hash);
+    let names = cert.subject_alternative_name().unwrap().unwrap();
+    assert_eq!(names.value.general_names.len(), 4);
+    let validity = cert.validity();
+    assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 3600 + 360);
+    assert!(cert.extended_key_usage().unwrap().unwrap().value.client_auth);
+    assert!(!cert.is_ca());
+
+    assert!(pki.client_ca().sign_as_asked(&request, &["cert sign".to_owned()], 3600).is_err());
+    let forged = text.replacen("DANkZXYx", "DANkZXcx", 1);
+    assert!(Request::parse(forged.as_bytes()).is_err(), "a request changed after it was signed");
+}

@@ -2,8 +2,11 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kedge::cache::{Caches, Key, Notice};
-use kedge::controllers;
-use kedge::pki::{Pki, PkiConfig};
+use kedge::controllers::{
+    self,
+    certificates::{Settings, Signer},
+};
+use kedge::pki::{Pki, PkiConfig, Request};
 use kedge::server::api::{Api, Parts};
 use kedge::server::authn::service_account_user;
 use kedge::server::bootstrap;
@@ -23,6 +26,7 @@ use std::time::Duration;
 
 pub struct Cluster {
     pub client: Client,
+    server: Arc<Api>,
     group: Group,
     _dir: tempfile::TempDir,
 }
@@ -53,6 +57,14 @@ fn bootstrap_config() -> bootstrap::Config {
         client_ca: "client".into(),
         request_header_ca: "front".into(),
     }
+}
+
+/// All signers sign with the CA of clients.
+fn certificates(pki: Pki) -> Settings {
+    let sign = move |_: &str, request: &Request, usages: &[String], life: i64| {
+        pki.client_ca().sign_as_asked(request, usages, life)
+    };
+    Settings { signer: Some(Signer(Arc::new(sign))), ..Default::default() }
 }
 
 impl Cluster {
@@ -87,10 +99,11 @@ impl Cluster {
             node_mask_v6: 64,
             root_ca: "a CA".into(),
             foreign_scheduler: false,
+            certificates: certificates(pki),
         };
         controllers::run(&clients, &caches, config, &group.child());
         group.spawn("kubelets", kubelets(master.clone(), Caches::new(master.clone(), group.child())));
-        let cluster = Cluster { client: master, group, _dir: dir };
+        let cluster = Cluster { client: master, server: api, group, _dir: dir };
         for n in 1..=nodes {
             cluster.add_node(&format!("n{n}"), "4").await;
         }
@@ -106,6 +119,11 @@ impl Cluster {
             "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let status = json!({"status": {"capacity": resources, "allocatable": resources, "conditions": [ready]}});
         api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    }
+
+    /// A client of somebody else.
+    pub fn client_of(&self, user: &str, groups: &[&str]) -> Client {
+        kedge::client::local(self.server.local(UserInfo::authenticated(user, groups)))
     }
 
     pub fn api<K>(&self, namespace: &str) -> kube::Api<K>

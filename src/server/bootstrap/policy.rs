@@ -102,6 +102,7 @@ impl Block<'_> {
                 items.push(binding("", &name, &name, vec![subject(&format!("s:kube-system/{}", word(1)))]));
             }
             "bind" => items.push(binding("", word(1), word(1), subjects(2))),
+            "bind-as" => items.push(binding("", word(1), word(2), subjects(3))),
             "role-in" => items.push(role(word(1), word(2), "", &self.rules)),
             "bind-in" => items.push(binding(word(1), word(2), word(3), subjects(4))),
             other => debug_assert!(false, "unknown policy line {other:?}"),
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_text_is_well_formed() {
-        let known = ["role", "aggregate", "controller", "bind", "role-in", "bind-in"];
+        let known = ["role", "aggregate", "controller", "bind", "bind-as", "role-in", "bind-in"];
         let mut names = HashSet::new();
         for block in blocks() {
             assert!(known.contains(&block.words[0]), "{:?}", block.words);
