@@ -69,6 +69,7 @@ const TABLE: &[Entry] = &[
     ("replication-controller", replicas::replicationcontrollers),
     ("endpointslice-controller", endpoints::endpointslices),
     ("endpoint-controller", endpoints::endpoints),
+    ("endpointslicemirroring-controller", endpoints::mirror),
     ("namespace-controller", namespace::new),
     ("service-account-controller", serviceaccount::new),
     ("root-ca-cert-publisher", root_ca::new),

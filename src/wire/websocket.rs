@@ -34,14 +34,23 @@ pub fn negotiate<'a, B>(request: &Request<B>, ours: &[&'a str]) -> Option<&'a st
     ours.iter().find(|o| offered.iter().any(|p| p == *o)).copied()
 }
 
-/// The 101 answer for a request, or None where its key is missing. RFC 6455 section 4.2.2.
+/// Whether the client offers no subprotocol at all: it then gets the oldest form.
+pub fn offers_none<B>(request: &Request<B>) -> bool {
+    !request.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+}
+
+/// The 101 answer for a request, or None where its key is missing. RFC 6455 section 4.2.2. An empty protocol stands
+/// for a client that offered none.
 pub fn accept<B>(request: &Request<B>, protocol: &str) -> Option<Response<Body>> {
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY)?;
     let mut text = key.as_bytes().to_vec();
     text.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
     let accept = base64::engine::general_purpose::STANDARD.encode(digest);
-    let more = [("sec-websocket-accept", accept), ("sec-websocket-protocol", protocol.to_owned())];
+    let mut more = vec![("sec-websocket-accept", accept)];
+    if !protocol.is_empty() {
+        more.push(("sec-websocket-protocol", protocol.to_owned()));
+    }
     Some(upgrade::switching("websocket", &more))
 }
 
@@ -51,28 +60,57 @@ pub async fn server(io: Io) -> Socket {
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// One channel message.
-pub fn channel(number: u8, data: &[u8]) -> Message {
-    let mut message = BytesMut::with_capacity(data.len() + 1);
-    message.put_u8(number);
-    message.extend_from_slice(data);
-    Message::Binary(message.freeze())
+/// How channels travel: the number in the first byte of a binary message, or as a digit before base64 in a text message
+/// (`base64.channel.k8s.io`, for clients that cannot send bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    Binary,
+    Base64,
 }
 
-/// The next channel message as (channel, data); None at the end. Pings are answered by the library.
-pub async fn next_channel<S>(socket: &mut S) -> Option<(u8, Bytes)>
-where
-    S: Stream<Item = Result<Message, Error>> + Unpin,
-{
-    loop {
-        let data: Bytes = match socket.next().await? {
-            Ok(Message::Binary(data)) => data,
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Close(_)) | Err(_) => return None,
-            Ok(_) => continue,
-        };
-        if let Some(number) = data.first() {
-            return Some((*number, data.slice(1..)));
+impl Channels {
+    /// One channel message.
+    pub fn message(self, number: u8, data: &[u8]) -> Message {
+        match self {
+            Channels::Binary => {
+                let mut message = BytesMut::with_capacity(data.len() + 1);
+                message.put_u8(number);
+                message.extend_from_slice(data);
+                Message::Binary(message.freeze())
+            }
+            Channels::Base64 => {
+                let number = char::from(b'0'.saturating_add(number));
+                Message::text(format!("{number}{}", base64::engine::general_purpose::STANDARD.encode(data)))
+            }
+        }
+    }
+
+    /// The next channel message as (channel, data); None at the end or after what is no channel message. Pings are
+    /// answered by the library.
+    pub async fn next<S>(self, socket: &mut S) -> Option<(u8, Bytes)>
+    where
+        S: Stream<Item = Result<Message, Error>> + Unpin,
+    {
+        loop {
+            let data: Bytes = match socket.next().await? {
+                Ok(Message::Binary(data)) => data,
+                Ok(Message::Text(text)) => text.into(),
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => continue,
+            };
+            if let Some(number) = data.first() {
+                return self.decode(*number, data.slice(1..));
+            }
+        }
+    }
+
+    fn decode(self, number: u8, data: Bytes) -> Option<(u8, Bytes)> {
+        match self {
+            Channels::Binary => Some((number, data)),
+            Channels::Base64 => {
+                let data = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
+                Some((number.checked_sub(b'0')?, data.into()))
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Exec and attach: the client's WebSocket (`v4`/`v5.channel.k8s.io`) or SPDY connection to CRI's streaming server.
+//! Exec and attach: the client's WebSocket (`v4`/`v5.channel.k8s.io` and the oldest forms) or SPDY connection to CRI's
+//! streaming server.
 //!
 //! CRI's server speaks SPDY with v4.channel.k8s.io at most (containerd 1.6). A SPDY client is joined with it byte for
 //! byte; WebSocket channels are translated, v5's half-close of stdin included.
@@ -9,6 +10,7 @@ use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::query::Query;
 use crate::wire::spdy::{Reader, Role, Session, Stream, Writer};
+use crate::wire::websocket::Channels;
 use crate::wire::{upgrade, websocket};
 use axum::body::Body;
 use bytes::Bytes;
@@ -28,13 +30,40 @@ const RESIZE: u8 = 4;
 /// v5: the next byte names the channel that the client has finished.
 const CLOSE: u8 = 255;
 
-/// In our order of preference.
-const WEBSOCKET_PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// What a WebSocket client may ask for, in our order of preference. A client that asks for nothing gets the first version
+/// (k8s.io/streaming `wsstream`).
+const PROTOCOLS: &[Protocol] = &[
+    Protocol { name: "v5.channel.k8s.io", channels: Channels::Binary, errors: Errors::Status },
+    Protocol { name: "v4.channel.k8s.io", channels: Channels::Binary, errors: Errors::Status },
+    Protocol { name: "v4.base64.channel.k8s.io", channels: Channels::Base64, errors: Errors::Status },
+    Protocol { name: "base64.channel.k8s.io", channels: Channels::Base64, errors: Errors::Text },
+    FIRST,
+];
+const FIRST: Protocol = Protocol { name: "channel.k8s.io", channels: Channels::Binary, errors: Errors::Text };
 const SPDY_PROTOCOL: &str = "v4.channel.k8s.io";
 const PROTOCOL_HEADER: &str = "x-stream-protocol-version";
 
 /// Messages waiting for the client's socket; when full, the container's output waits.
 const OUTPUT_MESSAGES: usize = 8;
+/// Of the runtime's last `Status`; the rest is not read.
+const MAX_STATUS_BYTES: usize = 64 << 10;
+
+/// A subprotocol of exec and attach.
+#[derive(Clone, Copy)]
+struct Protocol {
+    name: &'static str,
+    channels: Channels,
+    errors: Errors,
+}
+
+/// What the error channel carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Errors {
+    /// A `Status` at the end, success included.
+    Status,
+    /// A sentence, only after a failure.
+    Text,
+}
 
 /// The wanted streams: the kubelet's own parameter names.
 pub fn streams(query: &Query) -> Result<Streams> {
@@ -55,10 +84,8 @@ pub fn streams(query: &Query) -> Result<Streams> {
 /// Connect the client with CRI's `url`.
 pub async fn serve(mut request: Request<Body>, url: String, streams: Streams, group: &Group) -> Result<Response<Body>> {
     if upgrade::asks_for(&request, "websocket") {
-        let protocol = websocket::negotiate(&request, WEBSOCKET_PROTOCOLS).ok_or_else(|| {
-            Status::bad_request("unable to upgrade: none of v5.channel.k8s.io, v4.channel.k8s.io is offered")
-        })?;
-        let response = websocket::accept(&request, protocol)
+        let (protocol, name) = protocol(&request)?;
+        let response = websocket::accept(&request, name)
             .ok_or_else(|| Status::bad_request("unable to upgrade: no Sec-WebSocket-Key"))?;
         let (runtime, _) = dial(&url, SPDY_PROTOCOL, group).await?;
         let upgraded = hyper::upgrade::on(&mut request);
@@ -66,7 +93,7 @@ pub async fn serve(mut request: Request<Body>, url: String, streams: Streams, gr
         group.spawn("exec", async move {
             let Ok(upgraded) = upgraded.await else { return };
             let socket = websocket::server(TokioIo::new(upgraded)).await;
-            if let Err(error) = translate(socket, runtime, streams, &tasks).await {
+            if let Err(error) = translate(socket, protocol, runtime, streams, &tasks).await {
                 tracing::debug!(%error, "exec stream ended");
             }
         });
@@ -84,6 +111,17 @@ pub async fn serve(mut request: Request<Body>, url: String, streams: Streams, gr
         return Ok(upgrade::switching("SPDY/3.1", &[(PROTOCOL_HEADER, chosen)]));
     }
     Err(Status::bad_request("Upgrade request required"))
+}
+
+/// The WebSocket subprotocol for a client, and the name to answer with.
+fn protocol(request: &Request<Body>) -> Result<(Protocol, &'static str)> {
+    if websocket::offers_none(request) {
+        return Ok((FIRST, ""));
+    }
+    let names: Vec<&str> = PROTOCOLS.iter().map(|p| p.name).collect();
+    let found = websocket::negotiate(request, &names).and_then(|name| PROTOCOLS.iter().find(|p| p.name == name));
+    let none = || Status::bad_request(format!("unable to upgrade: none of {} is offered", names.join(", ")));
+    found.map(|p| (*p, p.name)).ok_or_else(none)
 }
 
 /// The stream protocols that a SPDY client offers, without what CRI does not know (v5 needs WebSocket's close).
@@ -122,6 +160,7 @@ async fn dial(url: &str, protocols: &str, group: &Group) -> Result<(Box<upgrade:
 /// Channels of a WebSocket to streams of a SPDY session and back, until the container's side has ended.
 async fn translate(
     socket: websocket::Socket,
+    protocol: Protocol,
     runtime: Box<upgrade::Io>,
     wanted: Streams,
     group: &Group,
@@ -136,13 +175,13 @@ async fn translate(
 
     let (sink, source) = socket.split();
     let (messages, outgoing) = mpsc::channel(OUTPUT_MESSAGES);
-    let input = feed(source, stdin, resize);
+    let channels = protocol.channels;
+    let input = feed(source, channels, stdin, resize);
     let output = async {
-        let (error, stdout, stderr) = (Some(error), stdout, stderr);
         futures::join!(
-            drain(ERROR, error, &messages),
-            drain(STDOUT, stdout, &messages),
-            drain(STDERR, stderr, &messages),
+            report(protocol, error, &messages),
+            drain(channels, STDOUT, stdout, &messages),
+            drain(channels, STDERR, stderr, &messages),
         );
         drop(messages);
     };
@@ -166,14 +205,36 @@ async fn optional(session: &Session, kind: &str, wanted: bool) -> std::io::Resul
 }
 
 /// One stream of the runtime to one channel.
-async fn drain(channel: u8, stream: Option<Stream>, messages: &mpsc::Sender<Message>) {
+async fn drain(channels: Channels, number: u8, stream: Option<Stream>, messages: &mpsc::Sender<Message>) {
     let Some(Stream { mut reader, writer, .. }) = stream else { return };
     let _ = writer.finish().await;
     while let Some(data) = Reader::next(&mut reader).await {
-        if messages.send(websocket::channel(channel, &data)).await.is_err() {
+        if messages.send(channels.message(number, &data)).await.is_err() {
             return;
         }
     }
+}
+
+/// The runtime's error stream, a `Status` at the end, as the protocol wants it.
+async fn report(protocol: Protocol, mut stream: Stream, messages: &mpsc::Sender<Message>) {
+    if protocol.errors == Errors::Status {
+        return drain(protocol.channels, ERROR, Some(stream), messages).await;
+    }
+    let _ = stream.writer.finish().await;
+    let mut status = Vec::new();
+    while let Some(data) = Reader::next(&mut stream.reader).await {
+        let room = MAX_STATUS_BYTES.saturating_sub(status.len());
+        status.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    if let Some(text) = failure(&status) {
+        let _ = messages.send(protocol.channels.message(ERROR, text.as_bytes())).await;
+    }
+}
+
+/// The sentence in a `Status` that is no success.
+fn failure(status: &[u8]) -> Option<String> {
+    let status: serde_json::Value = serde_json::from_slice(status).ok()?;
+    (status["status"] == "Failure").then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
 async fn write(mut sink: SplitSink<websocket::Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
@@ -188,13 +249,14 @@ async fn write(mut sink: SplitSink<websocket::Socket, Message>, mut outgoing: mp
 /// The client's channels to the runtime; returns when the client is gone.
 async fn feed(
     mut source: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
+    channels: Channels,
     stdin: Option<Stream>,
     resize: Option<Stream>,
 ) {
     // The readers stay: dropping them is harmless, dropping the writers resets the streams.
     let mut stdin: Option<Writer> = stdin.map(|s| s.writer);
     let resize: Option<Writer> = resize.map(|s| s.writer);
-    while let Some((channel, data)) = websocket::next_channel(&mut source).await {
+    while let Some((channel, data)) = channels.next(&mut source).await {
         match channel {
             STDIN => send(&stdin, data).await,
             RESIZE => send(&resize, data).await,

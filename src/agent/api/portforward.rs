@@ -8,7 +8,7 @@ use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::query::Query;
 use crate::wire::spdy::{Incoming, Role, Session, Stream, header};
-use crate::wire::websocket::Tunnel;
+use crate::wire::websocket::{Channels, Tunnel};
 use crate::wire::{upgrade, websocket};
 use axum::body::Body;
 use bytes::Bytes;
@@ -191,7 +191,7 @@ async fn channels(socket: websocket::Socket, ports: Vec<u16>, target: Arc<PathBu
     }
     drop(messages);
     let reading = async {
-        while let Some((number, data)) = websocket::next_channel(&mut source).await {
+        while let Some((number, data)) = Channels::Binary.next(&mut source).await {
             if let Some(input) = inputs.get(&number) {
                 let _ = input.send(data).await;
             }
@@ -220,7 +220,7 @@ async fn channel(
 ) {
     let say = |number: u8, data: Vec<u8>| {
         let messages = messages.clone();
-        async move { messages.send(websocket::channel(number, &data)).await.is_ok() }
+        async move { messages.send(Channels::Binary.message(number, &data)).await.is_ok() }
     };
     let name = port.to_le_bytes().to_vec();
     if !say(number, name.clone()).await || !say(number + 1, name).await {

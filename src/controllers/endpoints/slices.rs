@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub const SERVICE: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Endpoints in one slice.
@@ -44,7 +44,7 @@ pub fn new(context: &Context) -> Box<dyn Controller> {
 }
 
 /// Slices by `namespace/service`.
-fn by_service() -> Index<EndpointSlice> {
+pub(super) fn by_service() -> Index<EndpointSlice> {
     Index {
         name: "service",
         values: |slice| {
@@ -266,7 +266,7 @@ fn ports(member: &Member, ports: &[ServicePort]) -> Vec<EndpointPort> {
 }
 
 /// Ports in any order, as the server may have defaulted them.
-fn shape_of(ports: &[EndpointPort]) -> String {
+pub(super) fn shape_of(ports: &[EndpointPort]) -> String {
     let one = |p: &EndpointPort| {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         format!("{}/{:?}/{}/{}", text(&p.name), p.port, text(&p.protocol), text(&p.app_protocol))

@@ -17,7 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -27,6 +27,7 @@ mod body;
 mod documents;
 mod patches;
 mod respond;
+mod sockets;
 mod verbs;
 
 #[cfg(test)]
@@ -85,6 +86,8 @@ pub struct Api {
     in_flight: Semaphore,
     stop: CancellationToken,
     ready: AtomicBool,
+    /// Where streams run; there from [`Api::start`] on.
+    group: OnceLock<Group>,
 }
 
 /// A request on its way in: parsed, authenticated, authorized.
@@ -103,12 +106,14 @@ impl Api {
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             stop: CancellationToken::new(),
             ready: AtomicBool::new(false),
+            group: OnceLock::new(),
         })
     }
 
     /// Do what has to be done in the background (expiry of Events), and begin to stop when `group` ends.
     pub fn start(self: &Arc<Self>, group: &Group) {
         crate::server::registry::expiry::start(self.parts.registry.clone(), group);
+        let _ = self.group.set(group.clone());
         let (api, stopping) = (self.clone(), group.clone());
         group.spawn_graceful("api", async move {
             stopping.cancelled().await;
@@ -127,6 +132,10 @@ impl Api {
 
     pub fn registry(&self) -> &Arc<Registry> {
         &self.parts.registry
+    }
+
+    fn group(&self) -> Option<&Group> {
+        self.group.get()
     }
 
     pub fn plugins(&self) -> &[&'static dyn Plugin] {
@@ -199,7 +208,7 @@ impl Api {
         self.require(&user, &info).await?;
         let incoming = Incoming { info, user: Arc::new(user), query, request };
         if incoming.info.is_long_running() {
-            return self.route(incoming).await;
+            return sockets::route(self, incoming).await;
         }
         let _permit = match local {
             true => None,
