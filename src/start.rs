@@ -141,6 +141,9 @@ fn bootstrap_config(config: &config::Server, pki: &Pki) -> bootstrap::Config {
         service_cidr: config.service_cidr.to_string(),
         service_ip: config.kubernetes_ip(),
         cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+        cluster_cidr: config.cluster_cidr.to_string(),
+        server_ca: pki.server_ca().pem().to_owned(),
         client_ca: pki.client_ca().pem().to_owned(),
         request_header_ca: pki.request_header_ca().pem().to_owned(),
     }

@@ -2,6 +2,7 @@
 //! gets a key, never an event.
 
 mod apply;
+mod bootstrap_tokens;
 pub mod certificates;
 mod conditions;
 mod deployment;
@@ -82,6 +83,8 @@ const TABLE: &[Entry] = &[
     ("node-certificate-approver", certificates::node_keys),
     ("certificate-controller", certificates::signer),
     ("certificate-controller", certificates::cleaner),
+    ("token-cleaner", bootstrap_tokens::cleaner),
+    ("bootstrap-signer", bootstrap_tokens::signer),
 ];
 
 /// The scheduler's identity.

@@ -3,6 +3,7 @@
 use crate::pki::Pki;
 use crate::server::admission::PLUGINS;
 use crate::server::api::{Api, Endpoint, Parts};
+use crate::server::authn::bootstrap_token::BootstrapTokens;
 use crate::server::authn::{ServiceAccounts, discovery};
 use crate::server::authz::aggregate;
 use crate::server::authz::graph::LiveGraph;
@@ -21,6 +22,7 @@ pub struct Security {
     rbac: Arc<Rbac>,
     graph: LiveGraph,
     accounts: Arc<ServiceAccounts>,
+    bootstrap: Arc<BootstrapTokens>,
     configuration: Value,
     keys: Value,
 }
@@ -37,6 +39,7 @@ impl Security {
             configuration: discovery::configuration(&issuer, url),
             keys: discovery::keys(&[key.public().clone()]),
             accounts: ServiceAccounts::new(key, issuer, graph.graph.clone(), registry.clone()),
+            bootstrap: BootstrapTokens::new(registry.clone()),
             graph,
         }
     }
@@ -44,6 +47,7 @@ impl Security {
     /// Hand everything to the API server to be built.
     pub fn install(&self, parts: &mut Parts) {
         parts.tokens.push(self.accounts.clone());
+        parts.tokens.push(self.bootstrap.clone());
         parts.authorizers.push(Arc::new(NodeAuthorizer::new(self.graph.graph.clone())));
         parts.authorizers.push(self.rbac.clone());
         parts.plugins.extend_from_slice(PLUGINS);

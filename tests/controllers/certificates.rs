@@ -4,7 +4,7 @@
 use crate::cluster::{Cluster, settles};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -133,4 +133,32 @@ async fn a_users_request_waits_for_a_person() {
     let name = ask(&cluster.client, asked("server auth")).await;
     approve(&name).await;
     assert!(outcome(&cluster, &name).await.unwrap_err().contains("server auth"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bootstrap_tokens_sign_and_expire() {
+    let cluster = Cluster::start(0).await;
+    let token = |id: &str, expiration: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+            "metadata": {"name": format!("bootstrap-token-{id}")},
+            "stringData": {"token-id": id, "token-secret": "0123456789abcdef", "expiration": expiration,
+                "usage-bootstrap-signing": "true", "usage-bootstrap-authentication": "true"}})
+    };
+    cluster.create("kube-system", token("aaaaaa", "")).await;
+    cluster.create("kube-system", token("bbbbbb", "2026-01-01T00:00:00Z")).await;
+    let secrets = cluster.api::<Secret>("kube-system");
+    settles("the expired one is gone", async || secrets.get_opt("bootstrap-token-bbbbbb").await.unwrap().is_none())
+        .await;
+    // Anyone may read the signed kubeconfig.
+    let anonymous = cluster.client_of("system:anonymous", &["system:unauthenticated"]);
+    let maps: Api<ConfigMap> = Api::namespaced(anonymous, "kube-public");
+    let signatures = async || {
+        let data = maps.get("cluster-info").await.unwrap().data.unwrap();
+        assert!(data["kubeconfig"].contains("server: https://192.0.2.1:6443"));
+        data.into_keys().filter(|k| k.starts_with("jws-")).collect::<Vec<_>>()
+    };
+    settles("one signature", async || signatures().await == ["jws-kubeconfig-aaaaaa"]).await;
+    secrets.delete("bootstrap-token-aaaaaa", &DeleteParams::default()).await.unwrap();
+    settles("none", async || signatures().await.is_empty()).await;
+    assert!(maps.get("kube-root-ca.crt").await.is_err(), "nothing else is open");
 }

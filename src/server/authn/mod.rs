@@ -1,5 +1,6 @@
-//! Authentication: x509, service-account JWTs, anonymous; impersonation on top (upstream's order).
+//! Authentication: x509, service-account JWTs, bootstrap tokens, anonymous; impersonation on top (upstream's order).
 
+pub mod bootstrap_token;
 pub mod discovery;
 mod impersonate;
 mod request;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 #[derive(Clone, Debug)]
 pub struct LocalIdentity(pub UserInfo);
 
-/// Bearer tokens (service-account JWTs; bootstrap tokens later).
+/// Bearer tokens (service-account JWTs, bootstrap tokens).
 #[async_trait]
 pub trait TokenAuthenticator: Send + Sync {
     /// `Ok(None)`: not a token of this kind. `audiences` empty: the API server's own. Gives the user and those of the

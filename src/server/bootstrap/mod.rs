@@ -1,6 +1,8 @@
 //! What the API server makes at each start: namespaces, priority classes, the default RBAC policy, its own Service and
-//! the cluster DNS Service, what aggregated API servers must know. Existing objects are only completed, never reset.
+//! the cluster DNS Service, what aggregated API servers and machines that join must know. Existing objects are only
+//! completed, never reset.
 
+mod join;
 mod network;
 pub mod policy;
 mod rbac;
@@ -28,6 +30,12 @@ pub struct Config {
     /// First address of the service CIDR.
     pub service_ip: IpAddr,
     pub cluster_dns: IpAddr,
+    /// `cluster.local`
+    pub cluster_domain: String,
+    /// `10.42.0.0/16`
+    pub cluster_cidr: String,
+    /// PEM of the CA of serving certificates.
+    pub server_ca: String,
     /// PEM of the CA of client certificates.
     pub client_ca: String,
     /// PEM of the CA of the front proxy's client certificate.
@@ -46,6 +54,7 @@ pub async fn run(client: &kube::Client, config: &Config) -> Result<()> {
         writer.ensure("/apis/scheduling.k8s.io/v1/priorityclasses", class).await?;
     }
     network::reconcile(&writer, config).await?;
+    join::reconcile(&writer, config).await?;
     writer.ensure_fields("/api/v1/namespaces/kube-system/configmaps", authentication(config), &["data"]).await
 }
 

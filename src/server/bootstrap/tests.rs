@@ -27,6 +27,9 @@ fn config(address: &str) -> Config {
         service_cidr: "10.43.0.0/16".into(),
         service_ip: "10.43.0.1".parse().unwrap(),
         cluster_dns: "10.43.0.10".parse().unwrap(),
+        cluster_domain: "cluster.local".into(),
+        cluster_cidr: "10.42.0.0/16".into(),
+        server_ca: "server".into(),
         client_ca: "client".into(),
         request_header_ca: "front".into(),
     }
