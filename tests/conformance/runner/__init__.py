@@ -1,0 +1,1 @@
+"""Kubernetes' conformance tests against kedge: see `tests/conformance/run --help`."""
