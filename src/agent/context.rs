@@ -62,7 +62,7 @@ impl Agent {
         Arc::new(Agent {
             paths: Paths::new(&config),
             instance: labels::instance(&config.cgroup_root),
-            sources: Arc::new(Sources::new(client.clone(), group.child())),
+            sources: Arc::new(Sources::new(client.clone(), caches.clone(), group.child())),
             services: caches.of::<Service>(),
             views: Views::default(),
             wakes: Wakes::default(),

@@ -3,7 +3,8 @@
 //! Not a cache of all: the Node authorizer lets a node read single objects of its own pods only, and a node should
 //! hold no more than that.
 
-use crate::cache::Cached;
+use super::trust_bundles::TrustBundles;
+use crate::cache::{Cached, Caches};
 use crate::task::Group;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -102,17 +103,19 @@ impl<K: Cached> Handle<K> {
 
 type Table<K> = Mutex<HashMap<(String, String), Weak<Watch<K>>>>;
 
-/// All watched objects of both kinds.
+/// All watched objects.
 pub struct Sources {
     client: Client,
     group: Group,
     config_maps: Table<ConfigMap>,
     secrets: Table<Secret>,
+    pub trust_bundles: TrustBundles,
 }
 
 impl Sources {
-    pub fn new(client: Client, group: Group) -> Self {
-        Sources { client, group, config_maps: Mutex::default(), secrets: Mutex::default() }
+    pub fn new(client: Client, caches: Arc<Caches>, group: Group) -> Self {
+        let trust_bundles = TrustBundles::new(caches, group.clone());
+        Sources { client, group, config_maps: Mutex::default(), secrets: Mutex::default(), trust_bundles }
     }
 
     /// A ConfigMap from now on; `wake` is notified when it changes.

@@ -1,4 +1,5 @@
-//! Volumes whose files come from the API: configMap, secret, downwardAPI, serviceAccountToken, alone or projected.
+//! Volumes whose files come from the API: configMap, secret, downwardAPI, alone or projected; serviceAccountToken and
+//! clusterTrustBundle, projected.
 
 use super::atomic::{File, Payload};
 use super::token::{Key, Tokens};
@@ -89,6 +90,10 @@ async fn project(
         downward(on, out, p.items.as_deref(), defaults)
     } else if let Some(p) = &projection.service_account_token {
         token(on, out, p, defaults).await
+    } else if let Some(p) = &projection.cluster_trust_bundle {
+        let pem = on.sources.trust_anchors(p).await?;
+        out.insert(p.path.clone(), defaults.file(pem.into_bytes(), None, None));
+        Ok(())
     } else {
         bail!("projected source is not supported")
     }
