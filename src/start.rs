@@ -6,6 +6,7 @@ use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
 use crate::server::authn::service_account_user;
 use crate::server::bootstrap;
+use crate::server::dial::Dialer;
 use crate::server::kubelet::{Identity, Kubelets};
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
@@ -99,7 +100,7 @@ async fn api(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, root: &G
         service_cidr: (config.service_cidr.address, config.service_cidr.bits),
         node_ports: config.node_ports,
     };
-    parts.kubelets = Some(Kubelets::new(identity, root.clone()));
+    parts.kubelets = Some(Kubelets::new(identity, Dialer::default(), root.clone()));
     security.install(&mut parts);
     let api = Api::new(parts);
     security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);

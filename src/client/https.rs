@@ -229,6 +229,14 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
     Ok(config)
 }
 
+/// TLS with whoever answers, without a certificate of our own.
+pub fn unverified_config() -> anyhow::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
 /// `insecure-skip-tls-verify`: signatures are checked, the identity is not.
 #[derive(Debug)]
 struct Unverified(Arc<rustls::crypto::CryptoProvider>);

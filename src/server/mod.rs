@@ -9,6 +9,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod codec;
+pub mod dial;
 pub mod discovery;
 pub mod document;
 pub mod health;

@@ -72,6 +72,23 @@ where
     Ok(Answer::Switched(response.headers().clone(), Box::new(TokioIo::new(upgraded))))
 }
 
+/// Let a client that asked for an upgrade have it: answer with the other side's headers, then join the two.
+pub fn relay<IO>(mut request: Request<Body>, headers: HeaderMap, io: IO, group: &crate::task::Group) -> Response<Body>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgraded = hyper::upgrade::on(&mut request);
+    group.spawn("stream", async move {
+        if let Ok(upgraded) = upgraded.await {
+            // Either side going away is how such streams end.
+            let _ = join(TokioIo::new(upgraded), io).await;
+        }
+    });
+    let mut response = switching("", &[]);
+    *response.headers_mut() = headers;
+    response
+}
+
 /// Copy both ways until both sides have finished.
 pub async fn join<A, B>(mut a: A, mut b: B) -> io::Result<()>
 where

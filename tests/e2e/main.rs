@@ -11,6 +11,7 @@ mod failures;
 mod images;
 mod install;
 mod owners;
+mod proxy;
 mod services;
 mod streams;
 mod survival;

@@ -55,7 +55,11 @@ impl Api {
             served,
             info: incoming.info.clone(),
             user: incoming.user.clone(),
-            write: WriteOptions::parse(&incoming.query, what)?,
+            // Parameters of a proxy request are the backend's.
+            write: match incoming.info.subresource.as_str() {
+                "proxy" => WriteOptions::default(),
+                _ => WriteOptions::parse(&incoming.query, what)?,
+            },
             agent: agent(incoming.request.headers(), &incoming.user),
             warnings: Vec::new(),
         })

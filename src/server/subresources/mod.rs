@@ -5,6 +5,7 @@ mod binding;
 mod eviction;
 mod finalize;
 mod pod_parts;
+mod proxy;
 mod review;
 mod scale;
 pub mod stream;
@@ -24,11 +25,15 @@ use http::{Request, Response};
 pub async fn serve(call: Call, incoming: Incoming) -> Result<Response<Body>> {
     let kind = call.kind();
     let subresource = kind.subresource(&incoming.info.subresource).ok_or_else(Status::no_such_path)?;
+    if subresource.name == "proxy" {
+        // Any method may be passed on, also those that are no verb here.
+        return proxy::serve(call, incoming).await;
+    }
     if !subresource.verbs.contains(&incoming.info.verb.as_str()) {
         return Err(Status::method_not_allowed(kind.group, kind.plural, &incoming.info.verb));
     }
     match subresource.name {
-        "log" | "exec" | "attach" | "portforward" | "proxy" => stream::connect(call, incoming).await,
+        "log" | "exec" | "attach" | "portforward" => stream::connect(call, incoming).await,
         "status" => whole(call, incoming, Part::Status).await,
         "finalize" => finalize::serve(call, incoming).await,
         "scale" => scale::serve(call, incoming).await,

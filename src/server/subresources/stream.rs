@@ -1,4 +1,4 @@
-//! Streams: logs, exec, attach, port-forward of pods through their node's kubelet; the node proxy. Requests arrive
+//! Streams: logs, exec, attach, port-forward of pods through their node's kubelet. Requests arrive
 //! here authorized. After the kubelet has switched protocols the bytes are joined without being looked at.
 
 use crate::object::{Object, ObjectExt};
@@ -12,11 +12,10 @@ use crate::wire::query::Query;
 use crate::wire::upgrade::{self, Answer};
 use axum::body::Body;
 use http::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Connect a client with a pod or node.
+/// Connect a client with a pod.
 pub async fn connect(call: Call, incoming: Incoming) -> Result<Response<Body>> {
     let Incoming { info, query, request, .. } = incoming;
     // A WebSocket handshake is a GET, but a stream into a container changes it: `create` is needed whatever the method.
@@ -30,7 +29,6 @@ pub async fn connect(call: Call, incoming: Incoming) -> Result<Response<Body>> {
         ("pods", "exec") => stream_path("exec", &object, &query)?,
         ("pods", "attach") => stream_path("attach", &object, &query)?,
         ("pods", "portforward") => portforward_path(&object, &query),
-        ("nodes", "proxy") => return node_proxy(&kubelets, &object, &info.rest, request).await,
         (plural, subresource) => {
             return Err(Status::unavailable(format!("{plural}/{subresource} is not available on this server yet")));
         }
@@ -67,31 +65,8 @@ async fn relay(
     let body = if wants_upgrade { Body::empty() } else { std::mem::take(request.body_mut()) };
     match kubelets.request(node, method, path, &headers, body).await? {
         Answer::Plain(response) => Ok(response.map(Body::new)),
-        Answer::Switched(headers, io) => {
-            let upgraded = hyper::upgrade::on(&mut request);
-            kubelets.group().spawn("stream", async move {
-                if let Ok(upgraded) = upgraded.await {
-                    // Either side going away is how such streams end.
-                    let _ = upgrade::join(TokioIo::new(upgraded), *io).await;
-                }
-            });
-            let mut response = upgrade::switching("", &[]);
-            *response.headers_mut() = headers;
-            Ok(response)
-        }
+        Answer::Switched(headers, io) => Ok(upgrade::relay(request, headers, *io, kubelets.group())),
     }
-}
-
-async fn node_proxy(
-    kubelets: &Arc<Kubelets>,
-    node: &Object,
-    rest: &str,
-    request: Request<Body>,
-) -> Result<Response<Body>> {
-    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    let path = format!("/{}{query}", rest.trim_start_matches('/'));
-    let method = request.method().clone();
-    relay(kubelets, node, method, &path, request).await
 }
 
 fn log_path(pod: &Object, query: &Query) -> Result<String> {
