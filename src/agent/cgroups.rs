@@ -80,6 +80,18 @@ impl Layout {
         V1_CONTROLLERS.iter().map(|c| Path::new(MOUNT).join(c)).filter(|d| d.is_dir()).map(|d| d.join(&below)).collect()
     }
 
+    /// Where the counters of a pod, or of one of its containers, are: in version 1 below that controller.
+    pub fn place(&self, controller: &str, qos: Qos, uid: &str, container: Option<&str>) -> PathBuf {
+        let parts = self.parts(qos, Some(uid));
+        let root = if self.unified { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join(controller) };
+        let pod = root.join(if self.systemd { slice_path(&parts) } else { parts.join("/") });
+        match container {
+            Some(id) if self.systemd => pod.join(format!("cri-containerd-{id}.scope")),
+            Some(id) => pod.join(id),
+            None => pod,
+        }
+    }
+
     /// Make a pod's cgroup with its limits; may block for some milliseconds. Errors are for the log: a host may refuse some controllers, and then
     /// containers still have limits of their own.
     pub fn ensure_pod(&self, qos: Qos, uid: &str, limits: &Limits) -> io::Result<()> {

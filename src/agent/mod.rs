@@ -21,6 +21,7 @@ pub mod resources;
 pub mod runtime;
 pub mod slices;
 pub mod sources;
+pub mod stats;
 mod trust_bundles;
 pub mod volumes;
 

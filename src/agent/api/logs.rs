@@ -297,6 +297,12 @@ mod tests {
         async fn network_namespace(&self, _: &str, _: &str) -> Result<std::path::PathBuf> {
             Err(Status::no_such_path())
         }
+        async fn snapshot(&self) -> anyhow::Result<crate::agent::stats::Snapshot> {
+            anyhow::bail!("nothing runs")
+        }
+        fn config(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
         async fn is_running(&self, _: &str) -> bool {
             false
         }

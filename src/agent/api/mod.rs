@@ -3,6 +3,8 @@
 
 mod access;
 mod exec;
+mod figures;
+mod files;
 mod logs;
 mod pods;
 mod portforward;
@@ -11,6 +13,7 @@ use access::{Access, Caller};
 
 use super::context::Agent;
 use super::runtime::Streams;
+use super::stats::{Rates, Snapshot};
 use crate::client::Handler;
 use crate::pki::server_config_from_files;
 use crate::status::{Result, Status};
@@ -57,6 +60,12 @@ pub trait Pods: Send + Sync {
     /// Network namespace of a running pod.
     async fn network_namespace(&self, namespace: &str, pod: &str) -> Result<PathBuf>;
 
+    /// What node and pods use now.
+    async fn snapshot(&self) -> anyhow::Result<Snapshot>;
+
+    /// What `/configz` shows.
+    fn config(&self) -> serde_json::Value;
+
     /// Whether a container still runs (a followed log ends with it).
     async fn is_running(&self, id: &str) -> bool;
 }
@@ -65,12 +74,13 @@ pub trait Pods: Send + Sync {
 pub struct Server {
     pods: Arc<dyn Pods>,
     access: Access,
+    rates: Rates,
     group: Group,
 }
 
 impl Server {
     pub fn new(pods: Arc<dyn Pods>, access: Access, group: Group) -> Arc<Self> {
-        Arc::new(Server { pods, access, group })
+        Arc::new(Server { pods, access, rates: Rates::default(), group })
     }
 
     /// Answer one request; errors and panics become `Status` answers.
@@ -92,6 +102,11 @@ impl Server {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         match (parts.as_slice(), request.method()) {
             (["pods"], &Method::GET) => json(&self.pods.list()),
+            (["stats", "summary"], &Method::GET) => figures::stats(&*self.pods, &self.rates).await,
+            (["metrics"], &Method::GET) => figures::metrics(&*self.pods).await,
+            (["metrics", "resource"], &Method::GET) => figures::resources(&*self.pods).await,
+            (["configz"], &Method::GET) => json(&self.pods.config()),
+            (["logs", rest @ ..], &Method::GET) => files::serve(&rest.join("/")).await,
             (["containerLogs", namespace, pod, container], &Method::GET) => {
                 let options = logs::Options::parse(&query)?;
                 let found = self.pods.container(namespace, pod, container, options.previous).await?;

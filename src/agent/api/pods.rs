@@ -1,8 +1,9 @@
 //! The agent's pods as this API wants them.
 
-use super::{Container, Pods};
+use super::{Container, Pods, figures};
 use crate::agent::context::Agent;
 use crate::agent::runtime::{LookupError, Streams};
+use crate::agent::stats::Snapshot;
 use crate::status::{Result, Status};
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -45,6 +46,14 @@ impl Pods for OfAgent {
         let view = self.0.pod(namespace, pod, None).map_err(status)?;
         let found = self.0.network_namespace(&view).await;
         found.ok_or_else(|| Status::bad_request(format!("pod {pod} is not running")))
+    }
+
+    async fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        Snapshot::take(&self.0).await
+    }
+
+    fn config(&self) -> Value {
+        figures::configz(&self.0.config)
     }
 
     async fn is_running(&self, id: &str) -> bool {
