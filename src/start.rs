@@ -100,7 +100,9 @@ async fn api(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, root: &G
         service_cidr: (config.service_cidr.address, config.service_cidr.bits),
         node_ports: config.node_ports,
     };
-    parts.kubelets = Some(Kubelets::new(identity, Dialer::default(), root.clone()));
+    let dialer = Dialer::default();
+    parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
+    parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
     let api = Api::new(parts);
     security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);

@@ -23,6 +23,7 @@ pub mod slices;
 pub mod sources;
 pub mod stats;
 mod trust_bundles;
+pub mod tunnel;
 pub mod volumes;
 
 use crate::cache::Caches;

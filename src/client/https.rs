@@ -1,14 +1,15 @@
 //! HTTPS to the API server that a kubeconfig names: our own connector, so that no second TLS stack comes in.
 
+use super::line::Line;
+use crate::wire::socket;
 use anyhow::{Context as _, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
@@ -24,9 +25,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silent HTTP/2 connections are asked for a sign of life, so that a watch notices a dead server.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where to, and as whom: one context of a kubeconfig.
 struct Target {
@@ -39,7 +37,7 @@ struct Target {
 
 /// A bearer token: fixed, or a file that is read again for each request (projected tokens are rotated).
 #[derive(Clone)]
-enum TokenSource {
+pub enum TokenSource {
     Fixed(String),
     File(PathBuf),
 }
@@ -99,30 +97,28 @@ struct Context {
 
 /// A client for the current context of a kubeconfig file. Needs a running tokio runtime.
 pub fn client(path: &Path) -> anyhow::Result<kube::Client> {
+    let target = load(path)?;
+    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
+    Ok(Line::new(connector, target.server, target.token, false).client(&target.namespace))
+}
+
+/// The same for kedge's own server, with the line beneath.
+pub fn line(path: &Path) -> anyhow::Result<Line> {
+    let target = load(path)?;
+    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
+    Ok(Line::new(connector, target.server, target.token, true))
+}
+
+fn load(path: &Path) -> anyhow::Result<Target> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read kubeconfig {shown}"))?;
     let config = serde_yaml::from_str(&text).with_context(|| format!("cannot parse kubeconfig {shown}"))?;
-    let target = target(config, path.parent()).with_context(|| format!("kubeconfig {shown}"))?;
-    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-    builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_TIMEOUT);
-    let http: Client<Connector, kube::client::Body> = builder.build(connector);
-    let (server, token) = (target.server, target.token);
-    let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
-        let prepared = prepare(&mut request, &server, token.as_ref());
-        let http = http.clone();
-        async move {
-            prepared?;
-            http.request(request).await.map_err(tower::BoxError::from)
-        }
-    });
-    Ok(kube::Client::new(service, target.namespace))
+    target(config, path.parent()).with_context(|| format!("kubeconfig {shown}"))
 }
 
 /// Give a request its address and its token.
-fn prepare(
-    request: &mut Request<kube::client::Body>,
+pub(super) fn prepare<B>(
+    request: &mut Request<B>,
     server: &Uri,
     token: Option<&TokenSource>,
 ) -> Result<(), tower::BoxError> {
@@ -278,7 +274,7 @@ impl ServerCertVerifier for Unverified {
 
 /// Connects TCP and TLS.
 #[derive(Clone)]
-struct Connector {
+pub(super) struct Connector {
     tls: TlsConnector,
     server_name: Option<String>,
 }
@@ -301,7 +297,7 @@ impl tower::Service<Uri> for Connector {
                 ServerName::try_from(server_name.unwrap_or_else(|| host.clone())).map_err(std::io::Error::other)?;
             let connect = async {
                 let tcp = TcpStream::connect((host.as_str(), port)).await?;
-                tcp.set_nodelay(true)?;
+                socket::tune(&tcp)?;
                 tls.connect(name, tcp).await
             };
             let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
@@ -312,7 +308,7 @@ impl tower::Service<Uri> for Connector {
 }
 
 /// A TLS stream that tells the pool whether it speaks HTTP/2.
-struct Stream(TlsStream<TcpStream>);
+pub(super) struct Stream(TlsStream<TcpStream>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

@@ -4,8 +4,10 @@
 //! over HTTPS ([`https`]). Callers cannot tell the difference.
 
 mod https;
+mod line;
 
 pub use https::unverified_config;
+pub use line::Line;
 
 use axum::body::Body;
 use futures::future::BoxFuture;
@@ -29,4 +31,9 @@ pub fn local(handler: Handler) -> kube::Client {
 /// tokio runtime.
 pub fn https(kubeconfig: &std::path::Path) -> anyhow::Result<kube::Client> {
     https::client(kubeconfig)
+}
+
+/// The line beneath such a client, for kedge's own server. Needs a running tokio runtime.
+pub fn line(kubeconfig: &std::path::Path) -> anyhow::Result<Line> {
+    https::line(kubeconfig)
 }

@@ -69,7 +69,7 @@ impl Kubelets {
     pub async fn connect(&self, node: &Object) -> io::Result<BoxStream> {
         let name = node.name();
         let (address, port) = endpoint(node).map_err(io::Error::other)?;
-        let stream = self.dialer.dial(name, &address, port).await?;
+        let stream = self.dialer.kubelet(name, &address, port).await?;
         let config = self.identity.config().map_err(|e| io::Error::other(format!("certificates: {e:#}")))?;
         tls(stream, config, name).await
     }

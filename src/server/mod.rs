@@ -25,4 +25,5 @@ pub mod schema;
 pub mod security;
 pub mod subresources;
 pub mod table;
+pub mod tunnel;
 pub mod watch;

@@ -5,6 +5,7 @@ use crate::client::Handler;
 use crate::server::api::Nearby;
 use crate::task::Group;
 use crate::wire::peer::PeerCertificate;
+use crate::wire::{socket, tunnel};
 use anyhow::Context;
 use axum::body::Body;
 use http::Request;
@@ -29,11 +30,13 @@ const MAX_CONNECTIONS: usize = 8192;
 /// Streams of one HTTP/2 connection at once (upstream's default is 100 since CVE-2023-44487; watches count).
 const MAX_STREAMS: u32 = 250;
 /// Bytes on their way on one HTTP/2 stream, and on one connection.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const STREAM_WINDOW_BYTES: u32 = tunnel::STREAM_WINDOW_BYTES;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Silent HTTP/2 peers are asked for a sign of life, and dropped without one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Organization in nodes' certificates.
+const NODES: &str = "system:nodes";
 /// How long open requests may take when the listener stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// After an error of `accept` (no descriptors left), wait before the next.
@@ -100,9 +103,10 @@ async fn connection(
     handler: Handler,
     group: Group,
 ) -> anyhow::Result<()> {
-    stream.set_nodelay(true).context("setting TCP_NODELAY")?;
+    socket::tune(&stream).context("setting socket options")?;
     let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.context("TLS handshake")??;
     let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| PeerCertificate::from_der(chain.first()?));
+    let limits = Limits::of(certificate.as_ref());
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
@@ -119,9 +123,9 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(limits.connection_window_bytes)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
@@ -131,6 +135,24 @@ async fn connection(
     }
     let ended = tokio::time::timeout(DRAIN, serving).await.context("requests still open at the end")?;
     ended.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// What one HTTP/2 connection may take.
+struct Limits {
+    streams: u32,
+    connection_window_bytes: u32,
+}
+
+impl Limits {
+    /// Nodes have their tunnel's streams on the same connection (see [`tunnel`]); everybody else makes do with less.
+    fn of(certificate: Option<&PeerCertificate>) -> Self {
+        match certificate.is_some_and(|c| c.groups.iter().any(|g| g == NODES)) {
+            true => {
+                Limits { streams: tunnel::MAX_HTTP_STREAMS, connection_window_bytes: tunnel::CONNECTION_WINDOW_BYTES }
+            }
+            false => Limits { streams: MAX_STREAMS, connection_window_bytes: CONNECTION_WINDOW_BYTES },
+        }
+    }
 }
 
 /// Set in the request's extensions: where the client connected from.

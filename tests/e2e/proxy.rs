@@ -12,7 +12,7 @@ printf '#!/bin/sh\necho Content-Type: text/plain; echo; echo "$REQUEST_METHOD $Q
 printf '#!/bin/sh\necho Status: 302 Found; echo Location: /elsewhere/; echo\n' > cgi-bin/away
 printf '#!/bin/sh\nwhile read -r line; do [ "$line" = "$(printf "\\r")" ] && break; done\nprintf "HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: echo\\r\\n\\r\\n"\nexec cat\n' > /tmp/switch
 chmod +x cgi-bin/* /tmp/switch
-nc -lk -p 8081 -e /tmp/switch &
+nc -ll -p 8081 -e /tmp/switch &
 exec httpd -f -p 8080 -h /tmp/w
 "#;
 

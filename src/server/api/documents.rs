@@ -19,8 +19,9 @@ const GZIP_ABOVE_BYTES: usize = 16 << 10;
 
 impl Api {
     pub(super) async fn documents(self: &Arc<Self>, incoming: Incoming) -> Result<Response<Body>> {
-        let Incoming { info, query, request, .. } = incoming;
+        let Incoming { info, query, mut request, user } = incoming;
         if let Some(endpoint) = self.endpoint(&info.path) {
+            request.extensions_mut().insert(user);
             return Ok(endpoint(self.clone(), request).await);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -36,7 +37,10 @@ impl Api {
                 let wanted = Wanted::parse(headers, request.extensions(), &query, offer)?;
                 return object_response(&health::version(), Success::Ok, wanted);
             }
-            "/metrics" => return Ok(text_response(self.metrics().render(self.registry()))),
+            "/metrics" => {
+                let tunnels = self.kubelets().map(|k| k.dialer().tunnels().metrics()).unwrap_or_default();
+                return Ok(text_response(self.metrics().render(self.registry()) + &tunnels));
+            }
             "" => return Ok(self.paths()),
             _ => {}
         }

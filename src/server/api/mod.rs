@@ -37,7 +37,8 @@ pub use body::read_object;
 pub use patches::Patch;
 pub use respond::{Nearby, Wanted, add_warnings, answer_response, object_response, status_response};
 
-/// A path outside the resource tree, served by another area (the issuer's keys, join endpoints).
+/// A path outside the resource tree, served by another area (the issuer's keys, join endpoints). The request's
+/// extensions hold who asks (`Arc<UserInfo>`).
 pub type Endpoint = Arc<dyn Fn(Arc<Api>, Request<Body>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
 /// A request that is neither watch nor stream must end within this time.

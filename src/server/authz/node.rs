@@ -6,6 +6,7 @@ use super::{Authorizer, Decision};
 use crate::selector::FieldSelector;
 use crate::server::request::{RequestInfo, UserInfo};
 use crate::status::Result;
+use crate::wire::tunnel::PATH;
 use async_trait::async_trait;
 use std::sync::{Arc, LazyLock};
 
@@ -32,7 +33,7 @@ impl NodeAuthorizer {
     /// `Ok`: allowed; `Err`: no opinion, with the reason.
     fn decide(&self, node: &str, info: &RequestInfo) -> Result<(), String> {
         if !info.is_resource {
-            return fixed(info);
+            return tunnel(info).or_else(|_| fixed(info));
         }
         match (info.group.as_str(), info.resource.as_str()) {
             ("", "secrets") => self.read(node, Target::Secret, info),
@@ -123,6 +124,12 @@ impl NodeAuthorizer {
                 .into()),
         }
     }
+}
+
+/// Beyond upstream: each node makes its own tunnel and answers for its streams (the endpoint knows which are whose).
+fn tunnel(info: &RequestInfo) -> Result<(), String> {
+    let below = info.path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if below { one_of(info, &["post", "delete"], "") } else { Err(String::new()) }
 }
 
 #[async_trait]

@@ -1,0 +1,78 @@
+//! One HTTP/2 connection to a server, used by everything in this process, and followed by another when it breaks or
+//! when its certificate was renewed.
+
+use super::https::{Connector, TokenSource, prepare};
+use crate::wire::tunnel::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tower::BoxError;
+
+/// Silent connections are asked for a sign of life, so that a watch notices a dead server.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A line to a server. Clones share the connection.
+#[derive(Clone)]
+pub struct Line(Arc<Inner>);
+
+struct Inner {
+    connector: Connector,
+    server: Uri,
+    token: Option<TokenSource>,
+    http2_only: bool,
+    http: ArcSwap<Client<Connector, Body>>,
+    rotated: watch::Sender<()>,
+}
+
+impl Line {
+    /// Connects with the first request. `http2_only`: for kedge's own server, so that there never is a second
+    /// connection while the protocol of the first is not known yet.
+    pub(super) fn new(connector: Connector, server: Uri, token: Option<TokenSource>, http2_only: bool) -> Self {
+        let http = ArcSwap::from_pointee(http(connector.clone(), http2_only));
+        let rotated = watch::Sender::new(());
+        Line(Arc::new(Inner { connector, server, token, http2_only, http, rotated }))
+    }
+
+    /// Send one request; its path is below the server's.
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        prepare(&mut request, &self.0.server, self.0.token.as_ref())?;
+        let sent = self.0.http.load().request(request);
+        Ok(sent.await?.map(Body::new))
+    }
+
+    /// The typed client on this line.
+    pub fn client(&self, namespace: &str) -> kube::Client {
+        let line = self.clone();
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let line = line.clone();
+            async move { line.send(request.map(Body::new)).await }
+        });
+        kube::Client::new(service, namespace)
+    }
+
+    /// From now on requests use a new connection; the present one ends with its last request.
+    pub fn rotate(&self) {
+        self.0.http.store(Arc::new(http(self.0.connector.clone(), self.0.http2_only)));
+        self.0.rotated.send_replace(());
+    }
+
+    /// Changes with every rotation.
+    pub fn rotations(&self) -> watch::Receiver<()> {
+        self.0.rotated.subscribe()
+    }
+}
+
+fn http(connector: Connector, http2_only: bool) -> Client<Connector, Body> {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).http2_only(http2_only);
+    builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_TIMEOUT);
+    builder.http2_initial_stream_window_size(STREAM_WINDOW_BYTES);
+    builder.http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder.build(connector)
+}

@@ -1,0 +1,372 @@
+//! An agent's end and the server's end over real TLS sockets.
+
+use super::{Tunnels, endpoint};
+use crate::agent::tunnel::{Addresses, run};
+use crate::client::{Handler, Line};
+use crate::pki::{Pki, PkiConfig, server_config_from_files};
+use crate::server::api::{Api, Parts};
+use crate::server::dial::Dialer;
+use crate::server::kubelet::{Identity, Kubelets};
+use crate::server::registry::Registry;
+use crate::server::security::Security;
+use crate::store::memory::Memory;
+use crate::task::Group;
+use crate::wire::listener::Listener;
+use crate::wire::tunnel::{MAX_STREAMS, PATH};
+use crate::wire::upgrade::Answer;
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use serde_json::json;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const NODE: &str = "far";
+
+/// A server, and what an agent needs to call it.
+struct World {
+    dir: tempfile::TempDir,
+    pki: Pki,
+    api: Arc<Api>,
+    dialer: Dialer,
+    address: SocketAddr,
+    listening: Group,
+    root: Group,
+}
+
+/// The agent's own addresses in these tests: its kubelet, and the loopback.
+struct Loopback {
+    kubelet: SocketAddr,
+}
+
+#[async_trait]
+impl Addresses for Loopback {
+    fn kubelet(&self) -> SocketAddr {
+        self.kubelet
+    }
+
+    async fn is_ours(&self, address: IpAddr) -> bool {
+        address == Ipv4Addr::LOCALHOST
+    }
+}
+
+fn pki(dir: &std::path::Path, node: &str) -> Pki {
+    let names = PkiConfig {
+        node_name: node.into(),
+        node_ips: vec![],
+        service_ips: vec![],
+        cluster_domain: "cluster.local".into(),
+        tls_sans: vec![],
+    };
+    Pki::load_or_create(dir, names).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Group::root();
+        let pki = pki(&dir.path().join("tls"), NODE);
+        let registry = Registry::new(Memory::open());
+        let security = Security::start(&registry, &pki, "cluster.local", "https://127.0.0.1", &root);
+        security.synced().await;
+        let dialer = Dialer::default();
+        let mut parts = Parts::new(registry);
+        parts.endpoints.push((PATH, endpoint(dialer.tunnels().clone())));
+        security.install(&mut parts);
+        let api = Api::new(parts);
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.address().unwrap();
+        let listening = root.child();
+        listener.serve(pki.server_config().unwrap(), handler(&api), &listening);
+        World { dir, pki, api, dialer, address, listening, root }
+    }
+
+    /// A line with the node's certificate.
+    fn line(&self) -> Line {
+        let (certificate, key) = self.pki.kubelet_client();
+        let text = format!(
+            "current-context: c\nclusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: '{}'}}}}]\n\
+             users: [{{name: u, user: {{client-certificate: '{}', client-key: '{}'}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+            self.address,
+            self.pki.server_ca_file().display(),
+            certificate.display(),
+            key.display(),
+        );
+        let file = self.dir.path().join("node.yaml");
+        std::fs::write(&file, text).unwrap();
+        crate::client::line(&file).unwrap()
+    }
+
+    /// An agent with this kubelet, its tunnel up.
+    async fn agent(&self, kubelet: SocketAddr) -> Line {
+        let line = self.line();
+        let group = self.root.child();
+        group.spawn("agent", run(line.clone(), Arc::new(Loopback { kubelet }), group.clone()));
+        self.until_up().await;
+        line
+    }
+
+    async fn until_up(&self) {
+        within(async {
+            while self.dialer.tunnels().states().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    async fn until_down(&self) {
+        within(async {
+            while !self.dialer.tunnels().states().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+fn handler(api: &Arc<Api>) -> Handler {
+    let api = api.clone();
+    Arc::new(move |request| {
+        let api = api.clone();
+        Box::pin(async move { api.handle(request).await })
+    })
+}
+
+/// A test that hangs fails.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("still not there")
+}
+
+/// Gives back what it gets, until its client ends.
+async fn echo(group: &Group) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = group.clone();
+    group.spawn("echo", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn("echo-connection", async move {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+        }
+    });
+    port
+}
+
+/// Talks for ever, and never listens.
+async fn talker(group: &Group) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = group.clone();
+    group.spawn("talker", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn("talker-connection", async move { while stream.write_all(&[1; 8192]).await.is_ok() {} });
+        }
+    });
+    port
+}
+
+/// There and back.
+async fn round_trip(dialer: &Dialer, port: u16, data: Vec<u8>) {
+    let stream = dialer.dial(NODE, "127.0.0.1", port).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let mut seen = Vec::new();
+    let send = async {
+        write.write_all(&data).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let (_, read) = tokio::join!(send, read.read_to_end(&mut seen));
+    read.unwrap();
+    assert!(seen == data, "{} bytes came back of {}", seen.len(), data.len());
+}
+
+/// Port 1 stands for what is not there.
+fn nobody() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 1).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_and_refusals() {
+    let world = World::new().await;
+    let echo = echo(&world.root).await;
+    let _line = world.agent(nobody()).await;
+    within(round_trip(&world.dialer, echo, vec![7; 300_000])).await;
+    let state = world.dialer.tunnels().states().remove(0);
+    assert_eq!((state.node.as_str(), state.opened), (NODE, 1));
+    // What the agent cannot reach, it says.
+    let refused = world.dialer.dial(NODE, "127.0.0.1", 1).await.err().unwrap().to_string();
+    assert!(refused.starts_with("dial tcp 127.0.0.1:1: Connection refused"), "{refused}");
+    // What is none of the agent's is not dialed by it, but by the server itself.
+    let direct = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = direct.local_addr().unwrap().port();
+    let (stream, _) = tokio::join!(world.dialer.dial(NODE, "127.0.0.2", port), direct.accept());
+    stream.unwrap();
+    assert_eq!(world.dialer.tunnels().states()[0].opened, 1);
+    // Streams that have ended are given back.
+    within(async {
+        while world.dialer.tunnels().states()[0].streams > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kubelet_is_verified_through_the_tunnel() {
+    let world = World::new().await;
+    let other = tempfile::tempdir().unwrap();
+    let stranger = pki(other.path(), NODE);
+    let hello: Handler = Arc::new(|request: Request<Body>| {
+        Box::pin(async move { Response::new(Body::from(format!("hello {}", request.uri().path()))) })
+    });
+    let mut kubelets = Vec::new();
+    for pki in [&world.pki, &stranger] {
+        let (certificate, key) = pki.kubelet_serving();
+        let (tls, _) = server_config_from_files(&certificate, &key, &world.pki.client_ca_file()).unwrap();
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        kubelets.push(listener.address().unwrap());
+        listener.serve(tls, hello.clone(), &world.root);
+    }
+    // Where the node says it is, nobody can be reached (TEST-NET-1, RFC 5737).
+    let node = json!({"metadata": {"name": NODE}, "status": {"addresses": [
+        {"type": "InternalIP", "address": "192.0.2.1"}]}});
+    let (certificate, key) = world.pki.apiserver_to_kubelet();
+    let identity = Identity { certificate, key, server_ca: world.pki.server_ca_file() };
+    let server = Kubelets::new(identity, world.dialer.clone(), world.root.clone());
+    let ask = || server.request(&node, Method::GET, "/pods", Request::<()>::default().headers(), Body::empty());
+
+    let _line = world.agent(kubelets[0]).await;
+    let Answer::Plain(answer) = within(ask()).await.unwrap() else { panic!("no upgrade was asked for") };
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello /pods");
+
+    let _line = world.agent(kubelets[1]).await;
+    within(async {
+        // Both agents have the name; the later one must have taken over.
+        loop {
+            match ask().await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(status) => break assert!(status.message.contains("UnknownIssuer"), "{status}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_streams_hold_up_nobody() {
+    let world = World::new().await;
+    let (echo, talker) = (echo(&world.root).await, talker(&world.root).await);
+    let line = world.agent(nobody()).await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        // Full in the direction of the server (nobody reads), and of the agent (the target does not).
+        let mut stream = world.dialer.dial(NODE, "127.0.0.1", talker).await.unwrap();
+        let full = async {
+            loop {
+                let write = stream.write_all(&[2; 65536]);
+                if tokio::time::timeout(Duration::from_millis(300), write).await.is_err() {
+                    break;
+                }
+            }
+        };
+        within(full).await;
+        stalled.push(stream);
+    }
+    let flows = (0..50).map(|i| round_trip(&world.dialer, echo, vec![i; 200_000]));
+    let requests = async {
+        for _ in 0..50 {
+            let request = Request::builder().uri("/version").body(Body::empty()).unwrap();
+            assert!(line.send(request).await.unwrap().status().is_success());
+        }
+    };
+    within(async { tokio::join!(futures::future::join_all(flows), requests) }).await;
+    assert_eq!(stalled.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn comes_back_when_the_server_does() {
+    let world = World::new().await;
+    let echo = echo(&world.root).await;
+    let _line = world.agent(nobody()).await;
+    let mut open = world.dialer.dial(NODE, "127.0.0.1", echo).await.unwrap();
+    open.write_all(b"x").await.unwrap();
+    let mut byte = [0];
+    open.read_exact(&mut byte).await.unwrap();
+    world.listening.join(Duration::from_secs(20)).await.unwrap();
+    within(world.until_down()).await;
+    // An open stream ends with an error, not as if all had been said.
+    assert!(within(open.read(&mut byte)).await.is_err());
+    let listener = Listener::bind(world.address).await.unwrap();
+    listener.serve(world.pki.server_config().unwrap(), handler(&world.api), &world.root);
+    world.until_up().await;
+    within(round_trip(&world.dialer, echo, vec![3; 1000])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_moves_the_tunnel_without_a_cut() {
+    let world = World::new().await;
+    let echo = echo(&world.root).await;
+    let line = world.agent(nobody()).await;
+    let before = world.dialer.tunnels().states().remove(0);
+    let mut open = world.dialer.dial(NODE, "127.0.0.1", echo).await.unwrap();
+    line.rotate();
+    within(async {
+        loop {
+            let state = world.dialer.tunnels().states().remove(0);
+            if state.address != before.address {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // The stream of the old connection goes on, new ones use the new connection.
+    open.write_all(b"y").await.unwrap();
+    let mut byte = [0];
+    open.read_exact(&mut byte).await.unwrap();
+    within(round_trip(&world.dialer, echo, vec![4; 1000])).await;
+    assert_eq!(world.dialer.tunnels().states()[0].streams, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_else_gets_in() {
+    let world = World::new().await;
+    let line = world.line();
+    let ask = |method: Method, path: String| {
+        let line = line.clone();
+        async move {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            line.send(request).await.unwrap().status().as_u16()
+        }
+    };
+    assert_eq!(ask(Method::POST, format!("{PATH}/0123")).await, 404, "a stream nobody asked for");
+    assert_eq!(ask(Method::GET, PATH.to_owned()).await, 403, "other nodes' tunnels are not a node's business");
+    let admin = world.api.local(crate::server::request::UserInfo::authenticated("admin", &["system:masters"]));
+    let post = Request::builder().method("POST").uri(PATH).body(Body::empty()).unwrap();
+    assert_eq!(admin(post).await.status().as_u16(), 403, "an administrator is no node");
+    let get = Request::builder().uri(PATH).body(Body::empty()).unwrap();
+    let text = admin(get).await.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, r#"{"tunnels":[]}"#);
+}
+
+#[tokio::test]
+async fn a_full_tunnel_lets_nobody_through() {
+    let tunnels = Tunnels::default();
+    let (_, _asked) = tunnels.register(NODE, None);
+    let slots = tunnels.nodes.lock()[NODE].slots.clone();
+    let _all = slots.acquire_many(MAX_STREAMS as u32).await.unwrap();
+    tokio::time::pause();
+    let full = tunnels.dial(NODE, crate::wire::tunnel::Target::Kubelet).await.unwrap();
+    let Err(super::Failure::Io(error)) = full else { panic!("a stream beyond the bound") };
+    assert!(error.to_string().contains("did not answer within 10 s"), "{error}");
+    assert!(tunnels.waiting.lock().is_empty());
+    assert!(tunnels.dial("near", crate::wire::tunnel::Target::Kubelet).await.is_none());
+}
