@@ -1,6 +1,7 @@
 """The images that the conformance tests ask for: one table, and how each is made here."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -107,6 +108,8 @@ def nonroot(make: Maker) -> Image:
 
 def agnhost(make: Maker) -> Image:
     own = [File("agnhost-2", link="agnhost"), File("usr/local/bin/iperf", link="/usr/bin/iperf"),
+           # An installation would make this link.
+           File("usr/bin/nc", link="nc.openbsd"),
            *users(AGNHOST_PASSWD, AGNHOST_GROUP)]
     layers = [*make.with_busybox(AGNHOST), make.agnhost(), make.layout.files(own)]
     return Image(layers, entrypoint=["/agnhost"], command=["pause"])
@@ -207,8 +210,9 @@ def repo_list(folder: Path) -> Path:
 
 def wanted(built: Path, scratch: Path) -> list[str]:
     """The names that the tests print as theirs."""
-    listing = subprocess.run([built / "e2e.test", "--list-images", f"--kube-test-repo-list={repo_list(scratch)}"],
-                             capture_output=True, text=True, cwd=scratch)
+    environment = dict(os.environ, KUBE_TEST_REPO_LIST=str(repo_list(scratch)))
+    listing = subprocess.run([built / "e2e.test", "--list-images"], capture_output=True, text=True, cwd=scratch,
+                             env=environment)
     names = [line.strip() for line in listing.stdout.splitlines() if "/" in line and ":" in line]
     if not names:
         raise say.Problem(f"e2e.test --list-images printed nothing: {listing.stderr.strip()}")

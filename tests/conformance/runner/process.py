@@ -45,20 +45,24 @@ class Process:
         self.current: tuple[str, float] | None = None
         self.last_change = time.monotonic()
         self.asked_to_stop: float | None = None
+        # The whole run ends: what its tests say now are no results.
+        self.interrupted = False
         self.done: list[Result] = []
 
     def command(self) -> list[str]:
         seconds = self.context.spec_seconds * len(self.batch) + START_SECONDS
         return self.context.cluster.inside(
             self.context.built / "e2e.test", "--provider=skeleton", f"--kubeconfig={self.context.cluster.kubeconfig}",
-            f"--kube-test-repo-list={self.context.registries}", f"--kubectl-path={self.context.built / 'kubectl'}",
+            f"--kubectl-path={self.context.built / 'kubectl'}",
             "--allowed-not-ready-nodes=0", f"--e2e-output-dir={self.context.logs}", "--disable-log-dump",
             "--node-schedulable-timeout=2m", "--ginkgo.no-color", "--ginkgo.silence-skips",
             f"--ginkgo.timeout={seconds}s", f"--ginkgo.grace-period={CLEANUP_SECONDS}s",
             f"--ginkgo.focus={specs.pattern(self.batch)}")
 
     def start(self) -> None:
+        # The list of registries is a variable, not a flag: some names of images are made before flags are read.
         environment = dict(os.environ, KEDGE_CONFORMANCE_RESULTS=str(self.events), HOME=str(self.context.logs),
+                           KUBE_TEST_REPO_LIST=str(self.context.registries),
                            PATH=f"{self.context.built}:{os.environ['PATH']}")
         environment.pop("KUBECONFIG", None)
         with open(self.output, "ab") as log:
@@ -95,6 +99,8 @@ class Process:
             self.current = (name, time.monotonic())
             return
         self.current = None
+        if self.interrupted:
+            return
         self.keep_output(name, event.get("output", ""))
         result = Result(name, outcome(event["state"]), event.get("seconds", 0), event.get("message", ""),
                         event.get("place", ""), event["time"])
@@ -119,6 +125,7 @@ class Process:
         begun, limit = (self.current[1], self.context.spec_seconds) if self.current else (self.last_change, START_SECONDS)
         if stopping or now - begun > limit:
             self.asked_to_stop = now
+            self.interrupted = stopping
             self.signal(signal.SIGINT)
 
     def signal(self, number: int) -> None:
@@ -129,7 +136,7 @@ class Process:
 
     def settle(self, report) -> list[Spec]:
         """A test that was running when the process ended has failed; the others have not run."""
-        if self.current:
+        if self.current and not self.interrupted:
             name, begun = self.current
             why = f"the test program ended during this test: {ending(self.child.returncode)}\n{self.tail()}"
             self.finish(Result(name, "failed", time.monotonic() - begun, why), report)
