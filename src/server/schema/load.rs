@@ -4,6 +4,8 @@ use super::{Field, Instead, ListType, PatchStrategy, Schema, Type, TypeDef, Type
 use std::collections::HashMap;
 
 const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+/// The one list type with a protobuf message of its own.
+const WRAPPED_LIST: &str = "v1.Verbs";
 
 /// Parse the table. It is compiled in and checked by the tests below, so that what is malformed is skipped here
 /// rather than reported.
@@ -69,6 +71,7 @@ impl Row {
             patch: PatchStrategy { merge: has('m'), retain_keys: has('k'), merge_key },
             default: serde_json::from_str(self.at(9)).ok(),
             embedded: self.at(10),
+            wrapped: self.at(3) == WRAPPED_LIST,
         })
     }
 }

@@ -105,6 +105,8 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// `default` of the OpenAPI schema.
     pub default: Option<Value>,
+    /// A list that is a message of its own in protobuf, so that empty and absent differ (`metav1.Verbs`).
+    pub wrapped: bool,
 }
 
 /// A struct type.

@@ -25,8 +25,13 @@ pub fn message(
     for item in wire::fields(input) {
         let (number, value) = item?;
         if let Some(field) = def.fields.iter().find(|f| f.pb == number && is_in(f, outer)) {
-            read(schema, &field.ty, value, map.entry(field.json).or_insert(Value::Null), depth)
-                .map_err(|why| format!("{}.{}: {why}", def.short_name(), field.json))?;
+            let into = map.entry(field.json).or_insert(Value::Null);
+            let done = if field.wrapped {
+                single(schema, &field.ty, value, depth).map(|list| *into = list)
+            } else {
+                read(schema, &field.ty, value, into, depth)
+            };
+            done.map_err(|why| format!("{}.{}: {why}", def.short_name(), field.json))?;
         } else if inner.contains(&number) {
             let path = [outer, &[number]].concat();
             message(schema, id, &path, bytes(value)?, map, depth + 1)?;
@@ -124,7 +129,7 @@ fn single(schema: &Schema, ty: &Type, value: Wire<'_>, depth: usize) -> Decoded<
             message(schema, *id, &[], bytes(value)?, &mut map, depth + 1)?;
             Value::Object(map)
         }
-        // A list inside a map is wrapped in a message with the one field `items`.
+        // A list inside a map, or one with a type of its own, is wrapped in a message with the one field `items`.
         Type::List(element) => {
             let items = wire::fields(bytes(value)?).map(|f| single(schema, element, f?.1, depth + 1));
             Value::Array(items.collect::<Decoded<_>>()?)

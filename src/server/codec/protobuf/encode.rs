@@ -9,6 +9,7 @@ pub fn message(schema: &Schema, id: TypeId, outer: &[u32], map: &Map<String, Val
     let def = schema.get(id);
     for field in def.fields.iter().filter(|f| f.pb != 0 && is_in(f, outer)) {
         if let Some(value) = map.get(field.json).filter(|v| !v.is_null()) {
+            let write = if field.wrapped { single } else { write };
             write(schema, &field.ty, field.pb, value, out);
         }
     }
@@ -76,7 +77,7 @@ fn single(schema: &Schema, ty: &Type, number: u32, value: &Value, out: &mut Vec<
         Type::SchemaOr(id, instead) => {
             wire::nested(out, number, |m| schema_or(schema, *id, *instead, value, m));
         }
-        // A list inside a map is wrapped in a message with the one field `items`.
+        // A list inside a map, or one with a type of its own, is wrapped in a message with the one field `items`.
         Type::List(_) => wire::nested(out, number, |m| write(schema, ty, 1, value, m)),
         Type::Map(_) => {}
     }

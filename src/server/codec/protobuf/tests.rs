@@ -48,6 +48,17 @@ fn objects_survive_a_round_trip() {
     }
 }
 
+/// `Verbs` is a message with repeated `items` (generated.proto of meta/v1), unlike other lists of strings.
+#[test]
+fn verbs_are_a_message() {
+    let list = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
+        "resources": [{"name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["get", "list"]}]});
+    assert_eq!(round_trip(&list), list);
+    let bytes = encode(&list).unwrap();
+    let verbs = b"\x22\x0b\x0a\x03get\x0a\x04list";
+    assert!(bytes.windows(verbs.len()).any(|w| w == verbs), "{bytes:?}");
+}
+
 #[test]
 fn envelope() {
     // What Go writes for a ConfigMap {metadata: {name: "a"}, data: {"k": "v"}}.
