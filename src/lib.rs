@@ -7,6 +7,7 @@
 //! | [`object`], [`status`], [`field`], [`selector`], [`quantity`], [`time`] | small value types of the API |
 //! | [`client`], [`cache`] | the kube client on either transport; one list+watch cache per kind |
 //! | [`events`] | the event recorder |
+//! | [`join`] | how a host becomes a node of a cluster, and stays one |
 //! | [`pki`], [`durable`] | certificates; files that survive power cuts |
 //! | [`wire`] | what server and agent both speak |
 //! | [`server`] | the API server |
@@ -32,6 +33,7 @@ pub mod controllers;
 pub mod durable;
 pub mod events;
 pub mod field;
+pub mod join;
 pub mod netproxy;
 pub mod object;
 pub mod pki;

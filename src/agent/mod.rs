@@ -27,6 +27,8 @@ pub mod tunnel;
 pub mod volumes;
 
 use crate::cache::Caches;
+use crate::client::Line;
+use crate::pki::LiveCertificate;
 use crate::task::Group;
 use anyhow::Context as _;
 use containerd::Supervisor;
@@ -47,6 +49,8 @@ use tracing::warn;
 pub struct Config {
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// Where others reach this node from outside, if that differs.
+    pub node_external_ip: Option<IpAddr>,
     pub node_labels: Vec<(String, String)>,
     /// `<data-dir>/agent`
     pub dir: PathBuf,
@@ -66,10 +70,10 @@ pub struct Config {
     pub cluster_domain: String,
     /// Port of the kubelet's HTTPS API (10250).
     pub kubelet_port: u16,
-    /// PEM files: serving certificate of the kubelet API, the CA that signs clients.
-    pub serving_cert: PathBuf,
-    pub serving_key: PathBuf,
-    pub client_ca: PathBuf,
+    /// Certificate of the kubelet API; whoever renews it swaps it here.
+    pub serving: Arc<LiveCertificate>,
+    /// PEM of the CA that signs the clients of the kubelet API.
+    pub client_ca: String,
     pub max_pods: u32,
 }
 
@@ -81,6 +85,7 @@ impl Config {
         Config {
             node_name: "node".into(),
             node_ip: IpAddr::from([127, 0, 0, 1]),
+            node_external_ip: None,
             node_labels: Vec::new(),
             dir: directory.join("agent"),
             run_dir: directory.join("run"),
@@ -92,9 +97,8 @@ impl Config {
             cluster_dns: IpAddr::from([10, 43, 0, 10]),
             cluster_domain: "cluster.local".into(),
             kubelet_port: 10250,
-            serving_cert: directory.join("kubelet.crt"),
-            serving_key: directory.join("kubelet.key"),
-            client_ca: directory.join("client-ca.crt"),
+            serving: Arc::default(),
+            client_ca: String::new(),
             max_pods: 110,
         }
     }
@@ -103,13 +107,23 @@ impl Config {
 /// Tries to import the pause image while containerd settles.
 const PAUSE_RETRY: Duration = Duration::from_millis(200);
 
-/// Start the agent; its tasks end with the group. Pods go on without it.
+/// Start the agent; its tasks end with the group. Pods go on without it. `line`: to a server in another process, which
+/// gets its way back to this node on it.
 ///
 /// Errors: what the machine lacks (containerd, runc, writable directories), found before anything is started.
-pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, group: Group) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    client: kube::Client,
+    line: Option<Line>,
+    caches: Arc<Caches>,
+    group: Group,
+) -> anyhow::Result<()> {
     let agent = start(config, client, &caches, &group)?;
     let pods = caches.selected::<Pod>(&format!("spec.nodeName={}", agent.config.node_name));
     api::start(agent.clone(), &group).await?;
+    if let Some(line) = line {
+        group.spawn("tunnel", tunnel::run(line, agent.clone(), group.child()));
+    }
     group.spawn("pods", pods::run(agent, pods, group.child()));
     Ok(())
 }

@@ -177,7 +177,7 @@ fn program(name: &str, fix: &str) -> Finding {
 fn port(whose: &str, number: u16, fix: &str) -> Finding {
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)) {
         Ok(_) => Good(format!("port {number} ({whose}) is free")),
-        Err(_) if crate::cli::server::is_running() => Good(format!("port {number} ({whose}) is used by kedge")),
+        Err(_) if crate::cli::daemon::is_running() => Good(format!("port {number} ({whose}) is used by kedge")),
         Err(error) => Bad(format!("port {number} ({whose}): {error}"), fix.to_owned()),
     }
 }

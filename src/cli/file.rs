@@ -116,7 +116,7 @@ mod tests {
         std::fs::write(&file, yaml).expect("write");
         let mut argv = vec!["server".to_owned(), format!("--config={}", file.display())];
         argv.extend(args.iter().map(|s| (*s).to_owned()));
-        let declared = flags::Server::command();
+        let declared = flags::server();
         let given = declared.clone().try_get_matches_from(argv).expect("flags");
         arguments(&file, &given, &declared).map_err(|e| format!("{e:#}").replace(&file.display().to_string(), "F"))
     }

@@ -1,5 +1,5 @@
-//! Every flag of `kedge server`, once. The long name is also the key in `/etc/kedge/config.yaml`, and `KEDGE_` with
-//! the name in capitals the environment variable. Precedence: flag, variable, file, default.
+//! Every flag of `kedge server` and `kedge agent`, once. The long name is also the key in `/etc/kedge/config.yaml`, and
+//! `KEDGE_` with the name in capitals the environment variable. Precedence: flag, variable, file, default.
 
 use clap::Args;
 use std::net::IpAddr;
@@ -12,8 +12,9 @@ macro_rules! switch {
     };
 }
 
+/// Where a program keeps its things, and how it speaks.
 #[derive(Args, Clone, Debug)]
-pub struct Server {
+pub struct Host {
     /// Configuration file; also every *.yaml in the folder of the same name with `.d`, in alphabetical order.
     #[arg(long, env = "KEDGE_CONFIG", value_name = "FILE", default_value = crate::config::CONFIG_FILE)]
     pub config: PathBuf,
@@ -25,6 +26,85 @@ pub struct Server {
     /// Sockets, pid file and mounts of the running program.
     #[arg(long, env = "KEDGE_RUN_DIR", value_name = "DIR", default_value = crate::config::RUN_DIR)]
     pub run_dir: PathBuf,
+
+    /// error, warn, info, debug, trace; or a filter such as `info,kedge::agent=debug`.
+    #[arg(long, env = "KEDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// text or json.
+    #[arg(long, env = "KEDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text",
+          value_parser = ["text", "json"])]
+    pub log_format: String,
+}
+
+/// A host as a node: the same for a server's own node and an agent's.
+#[derive(Args, Clone, Debug)]
+pub struct Node {
+    /// Name of this node [default: the host name, kept from the first start on].
+    #[arg(long, env = "KEDGE_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Address of this node [default: that of the default route].
+    #[arg(long, env = "KEDGE_NODE_IP", value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+
+    /// Address at which this node is reached from outside, if that is another one.
+    #[arg(long, env = "KEDGE_NODE_EXTERNAL_IP", value_name = "IP")]
+    pub node_external_ip: Option<IpAddr>,
+
+    /// Labels for this node.
+    #[arg(long, env = "KEDGE_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+
+    /// Parts to leave out; on a server: scheduler, dns, proxy; on an agent: dns, proxy.
+    #[arg(long, env = "KEDGE_DISABLE", value_name = "PART", value_delimiter = ',')]
+    pub disable: Vec<String>,
+
+    /// Socket of a container runtime to use instead of our own containerd.
+    #[arg(long, env = "KEDGE_CONTAINER_RUNTIME_ENDPOINT", value_name = "unix:///PATH")]
+    pub container_runtime_endpoint: Option<String>,
+
+    /// Resolver file that pods inherit [default: the host's real one].
+    #[arg(long, env = "KEDGE_RESOLV_CONF", value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+
+    /// Port of the kubelet's API.
+    #[arg(long, env = "KEDGE_KUBELET_PORT", value_name = "PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+
+    /// Where pods' logs are kept.
+    #[arg(long, env = "KEDGE_POD_LOG_DIR", value_name = "DIR", default_value = "/var/log")]
+    pub pod_log_dir: PathBuf,
+
+    /// Parent of the pods' cgroups.
+    #[arg(long, env = "KEDGE_CGROUP_ROOT", value_name = "PATH", default_value = "/")]
+    pub cgroup_root: String,
+
+    /// Pods this node takes at most.
+    #[arg(long, env = "KEDGE_MAX_PODS", value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+}
+
+/// The secret that lets a node in.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Token {
+    /// Secret of the cluster. On a server: what nodes join with [default: made at the first start, kept in
+    /// DATA-DIR/server/node-token]. On an agent: K10…::node:SECRET (pins the server), ID.SECRET, or the bare secret.
+    #[arg(long, env = "KEDGE_TOKEN", value_name = "TOKEN", hide_env_values = true, alias = "agent-token")]
+    pub token: Option<String>,
+
+    /// File with the token (other users of this host can read command lines, not this file).
+    #[arg(long, env = "KEDGE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    #[command(flatten)]
+    pub host: Host,
+
+    #[command(flatten)]
+    pub token: Token,
 
     /// Address the API listens on.
     #[arg(long, env = "KEDGE_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
@@ -66,50 +146,10 @@ pub struct Server {
     #[arg(long, env = "KEDGE_SERVICE_NODE_PORT_RANGE", value_name = "FROM-TO", default_value = "30000-32767")]
     pub service_node_port_range: String,
 
-    /// Name of this node [default: the host name, kept from the first start on].
-    #[arg(long, env = "KEDGE_NODE_NAME", value_name = "NAME")]
-    pub node_name: Option<String>,
-
-    /// Address of this node [default: that of the default route].
-    #[arg(long, env = "KEDGE_NODE_IP", value_name = "IP")]
-    pub node_ip: Option<IpAddr>,
-
-    /// Labels for this node.
-    #[arg(long, env = "KEDGE_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
-    pub node_label: Vec<String>,
-
-    /// Parts to leave out: scheduler, dns, proxy.
-    #[arg(long, env = "KEDGE_DISABLE", value_name = "PART", value_delimiter = ',')]
-    pub disable: Vec<String>,
-
     /// Run no node on this host.
     #[arg(long, env = "KEDGE_DISABLE_AGENT", action = switch!(), num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true")]
     pub disable_agent: bool,
-
-    /// Socket of a container runtime to use instead of our own containerd.
-    #[arg(long, env = "KEDGE_CONTAINER_RUNTIME_ENDPOINT", value_name = "unix:///PATH")]
-    pub container_runtime_endpoint: Option<String>,
-
-    /// Resolver file that pods inherit [default: the host's real one].
-    #[arg(long, env = "KEDGE_RESOLV_CONF", value_name = "FILE")]
-    pub resolv_conf: Option<PathBuf>,
-
-    /// Port of the kubelet's API.
-    #[arg(long, env = "KEDGE_KUBELET_PORT", value_name = "PORT", default_value_t = 10250)]
-    pub kubelet_port: u16,
-
-    /// Where pods' logs are kept.
-    #[arg(long, env = "KEDGE_POD_LOG_DIR", value_name = "DIR", default_value = "/var/log")]
-    pub pod_log_dir: PathBuf,
-
-    /// Parent of the pods' cgroups.
-    #[arg(long, env = "KEDGE_CGROUP_ROOT", value_name = "PATH", default_value = "/")]
-    pub cgroup_root: String,
-
-    /// Pods this node takes at most.
-    #[arg(long, env = "KEDGE_MAX_PODS", value_name = "N", default_value_t = 110)]
-    pub max_pods: u32,
 
     /// Where the admin kubeconfig is written.
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG", value_name = "FILE", default_value = crate::config::KUBECONFIG)]
@@ -119,19 +159,36 @@ pub struct Server {
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG_MODE", value_name = "MODE", default_value = "0600")]
     pub write_kubeconfig_mode: String,
 
-    /// error, warn, info, debug, trace; or a filter such as `info,kedge::agent=debug`.
-    #[arg(long, env = "KEDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
-
-    /// text or json.
-    #[arg(long, env = "KEDGE_LOG_FORMAT", value_name = "FORMAT", default_value = "text",
-          value_parser = ["text", "json"])]
-    pub log_format: String,
+    #[command(flatten)]
+    pub node: Node,
 }
 
-impl Server {
-    /// The declaration itself, for the configuration file.
-    pub fn command() -> clap::Command {
-        Self::augment_args(clap::Command::new("server"))
-    }
+#[derive(Args, Clone, Debug)]
+pub struct Agent {
+    #[command(flatten)]
+    pub host: Host,
+
+    /// The server to join: https://NAME-OR-ADDRESS[:6443].
+    #[arg(long, env = "KEDGE_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+
+    #[command(flatten)]
+    pub token: Token,
+
+    /// Pin the server's CA: SHA-256 of its public key, as kubeadm prints it. May be repeated.
+    #[arg(long, env = "KEDGE_DISCOVERY_TOKEN_CA_CERT_HASH", value_name = "sha256:HEX", value_delimiter = ',')]
+    pub discovery_token_ca_cert_hash: Vec<String>,
+
+    #[command(flatten)]
+    pub node: Node,
+}
+
+/// The declarations themselves, for the configuration file.
+pub fn server() -> clap::Command {
+    Server::augment_args(clap::Command::new("server"))
+}
+
+/// Those of `kedge agent`.
+pub fn agent() -> clap::Command {
+    Agent::augment_args(clap::Command::new("agent"))
 }

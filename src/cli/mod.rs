@@ -2,10 +2,10 @@
 //! flag, `KEDGE_*` variable, configuration key, default and help derive from that declaration.
 
 mod check;
+mod daemon;
 mod file;
 pub mod flags;
 mod kubectl;
-mod server;
 mod status;
 mod uninstall;
 mod unit;
@@ -26,6 +26,8 @@ struct Cli {
 enum Command {
     /// Run a server: API, controllers, scheduler, and (unless --disable-agent) this host as a node.
     Server(Box<flags::Server>),
+    /// Join a cluster as a node, and run it.
+    Agent(Box<flags::Agent>),
     /// Show whether the cluster on this host is up: API, nodes, pods, store, memory.
     Status(status::Args),
     /// Run the kubectl on PATH with this cluster's kubeconfig.
@@ -54,7 +56,7 @@ pub fn run(args: Vec<OsString>) -> i32 {
     }
 }
 
-/// Arguments, environment and (for `server`) the configuration file to a command; on failure the exit code, with
+/// Arguments, environment and (for `server` and `agent`) the configuration file to a command; on failure the exit code, with
 /// the message already printed.
 fn parse(args: Vec<OsString>) -> Result<Command, i32> {
     let shown = |error: clap::Error| {
@@ -63,10 +65,13 @@ fn parse(args: Vec<OsString>) -> Result<Command, i32> {
     };
     let matches = Cli::command().try_get_matches_from(&args).map_err(shown)?;
     let cli = Cli::from_arg_matches(&matches).map_err(shown)?;
-    let Command::Server(flags) = &cli.command else { return Ok(cli.command) };
-    let Some(given) = matches.subcommand_matches("server") else { return Ok(cli.command) };
-    let declared = flags::Server::command();
-    let extra = file::arguments(&flags.config, given, &declared).map_err(|error| {
+    let (name, config, declared) = match &cli.command {
+        Command::Server(flags) => ("server", &flags.host.config, flags::server()),
+        Command::Agent(flags) => ("agent", &flags.host.config, flags::agent()),
+        _ => return Ok(cli.command),
+    };
+    let Some(given) = matches.subcommand_matches(name) else { return Ok(cli.command) };
+    let extra = file::arguments(config, given, &declared).map_err(|error| {
         eprintln!("kedge: {error:#}");
         2
     })?;
@@ -79,7 +84,8 @@ fn parse(args: Vec<OsString>) -> Result<Command, i32> {
 
 fn dispatch(command: Command) -> anyhow::Result<i32> {
     match command {
-        Command::Server(flags) => server::run(*flags),
+        Command::Server(flags) => daemon::server(*flags),
+        Command::Agent(flags) => daemon::agent(*flags),
         Command::Status(args) => status::run(args),
         Command::Kubectl(args) => kubectl::run(args),
         Command::Check(args) => check::run(args),

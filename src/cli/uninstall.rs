@@ -83,7 +83,7 @@ fn stop_service(run_dir: &Path) -> anyhow::Result<()> {
         // Without systemd running the unit is only a file; the pid file below is then the way.
         let _ = Command::new("systemctl").args(["disable", "--now", "kedge.service"]).status();
     }
-    if let Some(pid) = super::server::running(run_dir) {
+    if let Some(pid) = super::daemon::running(run_dir) {
         stop_processes(&BTreeSet::from([pid]));
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! HTTPS to the API server that a kubeconfig names: our own connector, so that no second TLS stack comes in.
+//! HTTPS to an API server, named by a kubeconfig or by a node's identity: our own connector, so that no second TLS
+//! stack comes in.
 
 use super::line::Line;
 use crate::wire::socket;
@@ -11,7 +12,8 @@ use http::{Request, Uri};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde::Deserialize;
@@ -26,13 +28,16 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where to, and as whom: one context of a kubeconfig.
-struct Target {
-    server: Uri,
-    tls: Arc<ClientConfig>,
-    server_name: Option<String>,
-    token: Option<TokenSource>,
-    namespace: String,
+/// Where to, and as whom.
+pub struct Target {
+    /// `https://host:port`, perhaps with a path.
+    pub server: Uri,
+    pub tls: Arc<ClientConfig>,
+    /// Name that the server's certificate must carry, if it is not the host in `server`.
+    pub server_name: Option<String>,
+    pub token: Option<TokenSource>,
+    /// Of requests that name none.
+    pub namespace: String,
 }
 
 /// A bearer token: fixed, or a file that is read again for each request (projected tokens are rotated).
@@ -98,15 +103,27 @@ struct Context {
 /// A client for the current context of a kubeconfig file. Needs a running tokio runtime.
 pub fn client(path: &Path) -> anyhow::Result<kube::Client> {
     let target = load(path)?;
-    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
-    Ok(Line::new(connector, target.server, target.token, false).client(&target.namespace))
+    let namespace = target.namespace.clone();
+    Ok(connect(target, Speaks::Either).client(&namespace))
 }
 
 /// The same for kedge's own server, with the line beneath.
 pub fn line(path: &Path) -> anyhow::Result<Line> {
-    let target = load(path)?;
+    Ok(connect(load(path)?, Speaks::Http2))
+}
+
+/// What is known of a server's protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Either,
+    /// kedge's own server.
+    Http2,
+}
+
+/// A line to this target. Needs a running tokio runtime; connects with the first request.
+pub fn connect(target: Target, speaks: Speaks) -> Line {
     let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
-    Ok(Line::new(connector, target.server, target.token, true))
+    Line::new(connector, target.server, target.token, speaks == Speaks::Http2)
 }
 
 fn load(path: &Path) -> anyhow::Result<Target> {
@@ -191,24 +208,14 @@ fn pem(
 }
 
 fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(crate::pki::clock::FlooredClock))
-        .with_safe_default_protocol_versions()
-        .context("choosing TLS versions")?;
     let authority =
         pem(&cluster.certificate_authority_data, &cluster.certificate_authority, dir, "certificate-authority")?;
-    let builder = if cluster.insecure_skip_tls_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-    } else {
-        let mut roots = RootCertStore::empty();
-        let authority = authority.context("the cluster names no certificate-authority")?;
-        for certificate in CertificateDer::pem_slice_iter(&authority) {
-            roots
-                .add(certificate.context("parsing certificate-authority")?)
-                .context("trusting certificate-authority")?;
-        }
-        builder.with_root_certificates(roots)
+    let trust = match &authority {
+        _ if cluster.insecure_skip_tls_verify => Trust::Anyone,
+        Some(authority) => Trust::Authority(authority),
+        None => bail!("the cluster names no certificate-authority"),
     };
+    let builder = tls(trust).context("certificate-authority")?;
     let certificate = pem(&user.client_certificate_data, &user.client_certificate, dir, "client-certificate")?;
     let key = pem(&user.client_key_data, &user.client_key, dir, "client-key")?;
     let mut config = match (certificate, key) {
@@ -221,16 +228,43 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols();
     Ok(config)
 }
 
 /// TLS with whoever answers, without a certificate of our own.
 pub fn unverified_config() -> anyhow::Result<Arc<ClientConfig>> {
+    Ok(Arc::new(tls(Trust::Anyone)?.with_no_client_auth()))
+}
+
+/// HTTP/2 before 1.1.
+pub fn protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+}
+
+/// Whom a client believes to be the server.
+pub enum Trust<'a> {
+    /// Who has a certificate of these CAs (PEM) for the name.
+    Authority(&'a [u8]),
+    /// Anyone: only for what is public and checked otherwise.
+    Anyone,
+}
+
+/// The beginning of a TLS configuration, on the floored clock (DESIGN D11).
+pub fn tls(trust: Trust<'_>) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
-    Ok(Arc::new(builder.with_no_client_auth()))
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(crate::pki::clock::FlooredClock))
+        .with_safe_default_protocol_versions()
+        .context("choosing TLS versions")?;
+    let authority = match trust {
+        Trust::Anyone => return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))),
+        Trust::Authority(pem) => pem,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority) {
+        roots.add(certificate.context("parsing the CA")?).context("trusting the CA")?;
+    }
+    Ok(builder.with_root_certificates(roots))
 }
 
 /// `insecure-skip-tls-verify`: signatures are checked, the identity is not.

@@ -6,8 +6,9 @@
 mod https;
 mod line;
 
-pub use https::unverified_config;
 pub use line::Line;
+
+pub use https::{Speaks, Target, TokenSource, Trust, connect, protocols, tls, unverified_config};
 
 use axum::body::Body;
 use futures::future::BoxFuture;

@@ -96,6 +96,14 @@ impl Leaf {
         Ok(Leaf { cert_pem: ca.issue(spec, &key, LEAF_LIFE)?, key_pem: key.serialize_pem() })
     }
 
+    /// Whether certificate and key are readable and belong together.
+    pub fn is_whole(&self) -> bool {
+        let Ok(der) = CertificateDer::from_pem_slice(self.cert_pem.as_bytes()) else { return false };
+        let Ok((_, cert)) = x509_parser::parse_x509_certificate(&der) else { return false };
+        let Ok(key) = KeyPair::from_pem(&self.key_pem) else { return false };
+        cert.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
+    }
+
     /// Whether this leaf says what `spec` wants, comes from `ca`, belongs to its key and is not yet due at `now`.
     fn fits(&self, ca: &Authority, spec: &LeafSpec, now: i64) -> bool {
         let Ok(der) = CertificateDer::from_pem_slice(self.cert_pem.as_bytes()) else { return false };

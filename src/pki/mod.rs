@@ -16,7 +16,7 @@ pub use authority::Authority;
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, LeafSpec, Usage};
 pub use request::Request;
-pub use serving::{LiveCertificate, server_config_from_files};
+pub use serving::{LiveCertificate, server_config_of};
 pub use signing::{PublicKey, SigningKey};
 
 use crate::durable;
@@ -54,6 +54,7 @@ pub struct Pki {
     request_header_ca: Authority,
     service_account: Arc<SigningKey>,
     serving: Arc<LiveCertificate>,
+    kubelet_serving: Arc<LiveCertificate>,
 }
 
 /// File names below the directory, without extension (`.crt`, `.key`).
@@ -75,7 +76,6 @@ impl Pki {
     pub fn load_or_create(dir: &Path, config: PkiConfig) -> Result<Pki> {
         durable::create_dir(dir, 0o700).with_context(|| format!("making {}", dir.display()))?;
         clock::raise_floor(dir);
-        let serving = Arc::new(LiveCertificate::default());
         let pki = Pki {
             server_ca: Authority::load_or_create(dir, files::SERVER_CA, "kedge-server-ca")?,
             client_ca: Authority::load_or_create(dir, files::CLIENT_CA, "kedge-client-ca")?,
@@ -83,13 +83,14 @@ impl Pki {
             service_account: Arc::new(SigningKey::load_or_create(dir, files::SERVICE_ACCOUNT)?),
             dir: dir.to_owned(),
             config,
-            serving,
+            serving: Arc::default(),
+            kubelet_serving: Arc::default(),
         };
         pki.renew()?;
         Ok(pki)
     }
 
-    /// Issue anew every leaf that needs it; the listener serves the new certificate from the next handshake on. Call it
+    /// Issue anew every leaf that needs it; listeners serve the new certificate from the next handshake on. Call it
     /// at least daily. Returns whether anything changed.
     pub fn renew(&self) -> Result<bool> {
         clock::persist_floor(&self.dir)?;
@@ -97,8 +98,13 @@ impl Pki {
         for (name, authority, spec) in self.leaves() {
             let (leaf, is_new) = Leaf::load_or_issue(&self.dir, name, authority, &spec)?;
             changed |= is_new;
-            if name == files::SERVING && (is_new || self.serving.is_empty()) {
-                self.serving.set(&leaf)?;
+            let live = match name {
+                files::SERVING => &self.serving,
+                files::KUBELET_SERVING => &self.kubelet_serving,
+                _ => continue,
+            };
+            if is_new || live.is_empty() {
+                live.set(&leaf)?;
             }
         }
         Ok(changed)
@@ -162,9 +168,9 @@ impl Pki {
         self.service_account.clone()
     }
 
-    /// PEM files of the kubelet's HTTPS API: (certificate, key).
-    pub fn kubelet_serving(&self) -> (PathBuf, PathBuf) {
-        self.paths(files::KUBELET_SERVING)
+    /// What the kubelet's HTTPS API of this server's own node shows.
+    pub fn kubelet_serving(&self) -> Arc<LiveCertificate> {
+        self.kubelet_serving.clone()
     }
 
     /// PEM files of this node's client certificate, `system:node:<name>`.
@@ -180,11 +186,6 @@ impl Pki {
     /// PEM files with which the API server calls aggregated API servers.
     pub fn front_proxy(&self) -> (PathBuf, PathBuf) {
         self.paths(files::FRONT_PROXY)
-    }
-
-    /// PEM file of the CA whose client certificates the kubelet's API accepts.
-    pub fn client_ca_file(&self) -> PathBuf {
-        self.dir.join(files::CLIENT_CA).with_extension("crt")
     }
 
     /// PEM file of the CA behind all serving certificates.

@@ -1,23 +1,23 @@
-//! The API server's TLS configuration, with a certificate that can be swapped while the listener runs.
+//! TLS configurations of listeners, with a certificate that can be swapped while they run.
 
 use super::authority::Authority;
 use super::clock::FlooredClock;
 use super::leaf::Leaf;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwapOption;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::Path;
 use std::sync::Arc;
 
 /// TLS sessions kept for resumption; the oldest goes when full.
 const SESSIONS: usize = 256;
 
-/// The certificate that new handshakes get.
+/// The certificate that new handshakes get, on either side.
 #[derive(Debug, Default)]
 pub struct LiveCertificate(ArcSwapOption<CertifiedKey>);
 
@@ -38,17 +38,20 @@ impl LiveCertificate {
     }
 }
 
-impl LiveCertificate {
-    /// Use what is in these PEM files now from the next handshake on.
-    pub fn load(&self, certificate: &Path, key: &Path) -> Result<()> {
-        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
-        self.set(&Leaf { cert_pem: read(certificate)?, key_pem: read(key)? })
-    }
-}
 
 impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load_full()
+    }
+}
+
+impl ResolvesClientCert for LiveCertificate {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.load_full()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.is_empty()
     }
 }
 
@@ -61,18 +64,10 @@ pub(super) fn server_config(live: Arc<LiveCertificate>, client_ca: &Authority) -
     config(live, [client_ca.der().clone()])
 }
 
-/// The same from PEM files, for the kubelet's API: the configuration, and the certificate to refresh by
-/// [`LiveCertificate::load`].
-pub fn server_config_from_files(
-    certificate: &Path,
-    key: &Path,
-    client_ca: &Path,
-) -> Result<(Arc<ServerConfig>, Arc<LiveCertificate>)> {
-    let live = Arc::new(LiveCertificate::default());
-    live.load(certificate, key)?;
-    let roots = CertificateDer::pem_file_iter(client_ca).with_context(|| format!("reading {}", client_ca.display()))?;
-    let roots = roots.collect::<Result<Vec<_>, _>>().with_context(|| format!("parsing {}", client_ca.display()))?;
-    Ok((config(live.clone(), roots)?, live))
+/// The same for the kubelet's API; `client_ca` is PEM. While `live` is empty, handshakes fail.
+pub fn server_config_of(live: Arc<LiveCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>> {
+    let roots = CertificateDer::pem_slice_iter(client_ca.as_bytes()).collect::<Result<Vec<_>, _>>();
+    config(live, roots.context("parsing the client CA")?)
 }
 
 fn config(

@@ -13,6 +13,7 @@ pub mod dial;
 pub mod discovery;
 pub mod document;
 pub mod health;
+pub mod join;
 pub mod kinds;
 pub mod kubelet;
 pub mod metrics;

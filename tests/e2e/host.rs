@@ -1,46 +1,50 @@
-//! One "host": two network namespaces (the node, and a client beside it on the same link), directories of its own,
-//! and a kedge server in it.
+//! A host with a kedge server, and a client beside it: a namespace of its own that holds the link (a bridge) which
+//! server, client and further hosts are on, and is everybody's default route.
 
-use crate::image;
+use crate::agent::Agent;
+pub use crate::machine::kedge;
+use crate::machine::{Machine, enter, tail};
 use crate::run::{Outcome, eventually, run, sh};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Seconds that a start may take here before a test gives up; generous because CI shares two cores.
-const START_SECONDS: u64 = 90;
+pub const START_SECONDS: u64 = 90;
 
 pub struct Host {
-    id: String,
-    pub dir: PathBuf,
-    run_dir: PathBuf,
-    server: Option<Child>,
+    machine: Machine,
     flags: Vec<String>,
+    link: Link,
+}
+
+/// The namespace of the client and of the bridge `br0`. Goes with its last machine.
+struct Link {
+    namespace: String,
     keep: bool,
 }
 
 impl Host {
+    pub const IP: &'static str = "10.99.0.1";
+    pub const CLIENT_IP: &'static str = "10.99.0.2";
+
     /// A host with nothing running.
     pub fn new() -> Host {
         assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests need root: run ./test.sh as root");
         let id = format!("ke{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&id);
-        std::fs::create_dir_all(&dir).expect("scratch directory");
+        let link = Link { namespace: format!("{id}c"), keep: std::env::var_os("KEDGE_E2E_KEEP").is_some() };
         sh(&format!(
-            "ip netns add {id}; ip netns add {id}c
-             ip link add eth0 netns {id} type veth peer name eth0 netns {id}c
-             ip -n {id} link set lo up; ip -n {id}c link set lo up
-             ip -n {id} addr add {node}/24 dev eth0; ip -n {id} link set eth0 up
-             ip -n {id}c addr add {client}/24 dev eth0; ip -n {id}c link set eth0 up
-             ip -n {id} route add default via {client}",
-            node = Host::IP,
+            "ip netns add {l}; ip -n {l} link set lo up
+             ip -n {l} link add br0 type bridge; ip -n {l} addr add {client}/24 dev br0; ip -n {l} link set br0 up",
+            l = link.namespace,
             client = Host::CLIENT_IP,
         ))
         .ok();
-        let run_dir = PathBuf::from("/run").join(&id);
-        Host { id, dir, run_dir, server: None, flags: Vec::new(), keep: std::env::var_os("KEDGE_E2E_KEEP").is_some() }
+        link.plug(&id, Host::IP);
+        Host { machine: Machine::new(&id), flags: Vec::new(), link }
     }
 
     /// A host with a server (and the test image), its node Ready.
@@ -60,86 +64,60 @@ impl Host {
         host
     }
 
-    pub const IP: &'static str = "10.99.0.1";
-    pub const CLIENT_IP: &'static str = "10.99.0.2";
+    /// A second, third… host on the same link, with nothing running: `node-<n>` with address 10.99.0.1<n>.
+    pub fn beside(&self, n: u8) -> Agent {
+        let id = format!("{}a{n}", self.id());
+        let ip = format!("10.99.0.1{n}");
+        self.link.plug(&id, &ip);
+        Agent::new(Machine::new(&id), &format!("node-{n}"), &ip)
+    }
 
-    pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+    /// A host behind a router that translates addresses and lets nothing in: `node-<n>` with address 10.98.<n>.2.
+    pub fn behind_nat(&self, n: u8) -> Agent {
+        let (id, router) = (format!("{}a{n}", self.id()), format!("{}r{n}", self.id()));
+        self.link.plug(&router, &format!("10.99.0.2{n}"));
+        let (inside, gateway) = (format!("10.98.{n}.2"), format!("10.98.{n}.1"));
+        sh(&format!(
+            "ip netns add {id}
+             ip link add eth0 netns {id} type veth peer name lan netns {router}
+             ip -n {id} link set lo up; ip -n {id} addr add {inside}/24 dev eth0; ip -n {id} link set eth0 up
+             ip -n {router} addr add {gateway}/24 dev lan; ip -n {router} link set lan up
+             ip -n {id} route add default via {gateway}
+             ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1
+             ip netns exec {router} nft 'add table ip nat
+                add chain ip nat out {{ type nat hook postrouting priority 100; }}
+                add rule ip nat out oifname eth0 masquerade
+                add chain ip nat way {{ type filter hook forward priority 0; policy drop; }}
+                add rule ip nat way iifname lan accept
+                add rule ip nat way ct state established,related accept'"
+        ))
+        .ok();
+        let mut agent = Agent::new(Machine::new(&id), &format!("node-{n}"), &inside);
+        agent.also_remove(&router);
+        agent
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig.yaml")
     }
 
-    pub fn log_file(&self) -> PathBuf {
-        self.dir.join("server.log")
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
-    }
-
-    /// Put the test image where the agent imports from.
-    pub fn import(&self) {
-        image::busybox(&self.data_dir().join("agent/images"), &[image::BUSYBOX]);
-    }
-
-    /// Arguments that make every instance its own.
-    pub fn instance_flags(&self) -> Vec<String> {
-        vec![
-            format!("--data-dir={}", self.data_dir().display()),
-            format!("--run-dir={}", self.run_dir.display()),
-            format!("--pod-log-dir={}", self.dir.join("log").display()),
-            format!("--cgroup-root=/{}", self.id),
-        ]
-    }
-
     /// `kedge server` with these further flags, as a command in the node's namespace.
     pub fn server_command(&self, flags: &[&str]) -> Command {
-        let mut command = self.inside(kedge());
-        command.arg("server").args(self.instance_flags()).args([
-            format!("--config={}", self.dir.join("config.yaml").display()),
-            format!("--write-kubeconfig={}", self.kubeconfig().display()),
-            "--node-name=node-1".to_owned(),
-        ]);
-        command.args(flags);
+        let mut command = self.daemon("server");
+        command.arg(format!("--write-kubeconfig={}", self.kubeconfig().display())).arg("--node-name=node-1").args(flags);
         command
     }
 
     pub fn start(&mut self, flags: &[&str]) {
-        let config = self.dir.join("config.yaml");
-        if !config.exists() {
-            std::fs::write(&config, "").expect("config file");
-        }
         self.flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("log file");
-        let mut command = self.server_command(flags);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log);
-        self.server = Some(command.spawn().expect("start kedge server"));
+        let command = self.server_command(flags);
+        self.spawn(command);
     }
 
     /// The same server again.
     pub fn start_again(&mut self) {
         let flags = self.flags.clone();
         self.start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
-    }
-
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.server.take() {
-            child.kill().expect("kill -9");
-            child.wait().expect("wait");
-        }
-    }
-
-    /// SIGTERM, and wait.
-    pub fn stop(&mut self) {
-        if let Some(mut child) = self.server.take() {
-            sh(&format!("kill {}", child.id()));
-            eventually("server stops", 20, || match child.try_wait() {
-                Ok(Some(_)) => Ok(()),
-                other => Err(format!("{other:?}")),
-            });
-        }
     }
 
     #[track_caller]
@@ -150,25 +128,28 @@ impl Host {
     #[track_caller]
     pub fn wait_ready(&self) {
         self.wait_api();
-        let outcome = self.kubectl(&["wait", "--for=condition=Ready", "node/node-1", "--timeout=90s"]);
-        let outcome = if outcome.ok {
-            outcome
-        } else {
-            // `kubectl wait` refuses at once while the Node object is not there yet.
-            eventually("node registered", START_SECONDS, || self.kubectl(&["get", "node", "node-1"]).result());
-            self.kubectl(&["wait", "--for=condition=Ready", "node/node-1", "--timeout=90s"])
-        };
-        assert!(outcome.ok, "node not Ready: {}\n{}", outcome.stderr, tail(&self.log()));
+        self.wait_node("node-1");
     }
 
-    /// A command in the node's network namespace.
-    pub fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        enter(&self.id, program)
+    /// Wait until a node is Ready.
+    #[track_caller]
+    pub fn wait_node(&self, name: &str) {
+        // `kubectl wait` refuses at once while the Node object is not there yet.
+        eventually("node registered", START_SECONDS, || self.kubectl(&["get", "node", name]).result());
+        let node = format!("node/{name}");
+        let outcome = self.kubectl(&["wait", "--for=condition=Ready", &node, "--timeout=90s"]);
+        assert!(outcome.ok, "{name} not Ready: {}\n{}", outcome.stderr, tail(&self.log()));
+    }
+
+    /// The token that nodes join with, in the form that pins the CA.
+    pub fn token(&self) -> String {
+        let file = self.data_dir().join("server/node-token");
+        std::fs::read_to_string(file).expect("node-token").trim().to_owned()
     }
 
     /// A command on the client beside the node.
     pub fn outside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        enter(&format!("{}c", self.id), program)
+        enter(&self.link.namespace, program)
     }
 
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
@@ -208,64 +189,44 @@ impl Host {
         let path = file.display().to_string();
         self.kubectl(&[args, &[path.as_str()]].concat())
     }
+}
 
-    /// kedge's other commands on this host.
-    pub fn kedge(&self, args: &[&str]) -> Outcome {
-        run(self.inside(kedge()).args(args))
-    }
+impl Deref for Host {
+    type Target = Machine;
 
-    /// Remove everything of this instance as a user would.
-    pub fn uninstall(&self) -> Outcome {
-        run(self.inside(kedge()).args(["uninstall", "--keep-binary"]).args(self.instance_flags()))
-    }
-
-    pub fn run_dir(&self) -> &Path {
-        &self.run_dir
-    }
-
-    pub fn id(&self) -> &str {
-        &self.id
+    fn deref(&self) -> &Machine {
+        &self.machine
     }
 }
 
-impl Drop for Host {
+impl DerefMut for Host {
+    fn deref_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+}
+
+impl Link {
+    /// A namespace with an interface on the link.
+    fn plug(&self, id: &str, ip: &str) {
+        let bridge = &self.namespace;
+        // Names of interfaces have 15 characters at most.
+        let port = format!("p{}", ip.rsplit('.').next().unwrap_or_default());
+        sh(&format!(
+            "ip netns add {id}
+             ip link add eth0 netns {id} type veth peer name {port} netns {bridge}
+             ip -n {bridge} link set {port} master br0 up
+             ip -n {id} link set lo up; ip -n {id} addr add {ip}/24 dev eth0; ip -n {id} link set eth0 up
+             ip -n {id} route add default via {gateway}",
+            gateway = Host::CLIENT_IP,
+        ))
+        .ok();
+    }
+}
+
+impl Drop for Link {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("---- end of the server's log ({})\n{}", self.log_file().display(), tail(&self.log()));
-        }
-        if self.keep {
-            eprintln!("kept: namespace {}, directory {}", self.id, self.dir.display());
-            return;
-        }
-        if let Some(mut child) = self.server.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let removed = self.uninstall();
-        if !removed.ok {
-            eprintln!("uninstall: {}{}", removed.stdout, removed.stderr);
-        }
-        sh(&format!("ip netns del {0}; ip netns del {0}c", self.id));
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.dir);
+        if !self.keep {
+            sh(&format!("ip netns del {}", self.namespace));
         }
     }
-}
-
-pub fn kedge() -> PathBuf {
-    match std::env::var_os("KEDGE_E2E_BINARY") {
-        Some(path) => path.into(),
-        None => env!("CARGO_BIN_EXE_kedge").into(),
-    }
-}
-
-fn enter(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
-    command
-}
-
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
 }

@@ -1,8 +1,10 @@
 //! End-to-end tests on a real node: the real executable, kubectl, containerd, runc, nftables, in a network namespace
 //! of their own. Root only. Each test makes its own host and cluster and leaves nothing behind.
 
+mod agent;
 mod host;
 mod image;
+mod machine;
 mod run;
 
 mod api;
@@ -10,6 +12,7 @@ mod apps;
 mod failures;
 mod images;
 mod install;
+mod join;
 mod owners;
 mod proxy;
 mod services;

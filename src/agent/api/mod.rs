@@ -15,7 +15,7 @@ use super::context::Agent;
 use super::runtime::Streams;
 use super::stats::{Rates, Snapshot};
 use crate::client::Handler;
-use crate::pki::server_config_from_files;
+use crate::pki::server_config_of;
 use crate::status::{Result, Status};
 use crate::task::Group;
 use crate::wire::http::status_response;
@@ -30,7 +30,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// One container as the streams need it.
 #[derive(Clone, Debug)]
@@ -141,24 +140,12 @@ impl Server {
     }
 }
 
-/// How often the serving certificate's files are read again.
-const CERTIFICATE_PERIOD: Duration = Duration::from_secs(3600);
-
 /// Serve the API of this agent until `group` ends.
 pub async fn start(agent: Arc<Agent>, group: &Group) -> anyhow::Result<()> {
     let config = &agent.config;
-    let (tls, live) = server_config_from_files(&config.serving_cert, &config.serving_key, &config.client_ca)?;
+    let tls = server_config_of(config.serving.clone(), &config.client_ca)?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.kubelet_port));
     let listener = Listener::bind(address).await.context("the kubelet's port; choose another with --kubelet-port")?;
-    let (certificate, key) = (config.serving_cert.clone(), config.serving_key.clone());
-    group.spawn("kubelet-certificate", async move {
-        loop {
-            tokio::time::sleep(CERTIFICATE_PERIOD).await;
-            if let Err(error) = live.load(&certificate, &key) {
-                tracing::warn!(error = format!("{error:#}"), "the kubelet's certificate cannot be read again");
-            }
-        }
-    });
     let access = Access::new(agent.client.clone(), &config.node_name);
     let server = Server::new(Arc::new(pods::OfAgent(agent)), access, group.clone());
     let handler: Handler = Arc::new(move |request| Box::pin(server.clone().handle(request)));

@@ -1,5 +1,6 @@
 //! The Node's status: addresses, capacity, conditions, images, facts.
 
+use crate::agent::Config;
 use crate::agent::context::Agent;
 use crate::agent::machine;
 use k8s_openapi::api::core::v1::NodeCondition;
@@ -46,10 +47,7 @@ pub async fn collect(agent: &Agent, pressure: &mut Pressure, old: &[NodeConditio
     );
     let m = &agent.machine;
     let value = json!({
-        "addresses": [
-            {"type": "InternalIP", "address": agent.config.node_ip},
-            {"type": "Hostname", "address": agent.config.node_name},
-        ],
+        "addresses": addresses(&agent.config),
         "capacity": texts(m.capacity()),
         "allocatable": texts(m.allocatable_all()),
         "conditions": conditions(agent, pressure, old, &problems),
@@ -63,6 +61,15 @@ pub async fn collect(agent: &Agent, pressure: &mut Pressure, old: &[NodeConditio
         "images": images(agent).await,
     });
     Fresh { value, ready }
+}
+
+fn addresses(config: &Config) -> Vec<Value> {
+    let external = config.node_external_ip.map(|ip| json!({"type": "ExternalIP", "address": ip}));
+    let fixed = [
+        json!({"type": "InternalIP", "address": config.node_ip}),
+        json!({"type": "Hostname", "address": config.node_name}),
+    ];
+    fixed.into_iter().chain(external).collect()
 }
 
 fn texts(map: BTreeMap<String, crate::quantity::Quantity>) -> Map<String, Value> {

@@ -1,12 +1,15 @@
-//! Start-up as a list of calls: what runs in a server, in which order, with which identity.
+//! What runs in a server, in which order.
 
+use super::node;
 use crate::cache::Caches;
+use crate::join::Settings;
 use crate::pki::{Pki, PkiConfig, Request};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
 use crate::server::authn::service_account_user;
 use crate::server::bootstrap;
 use crate::server::dial::Dialer;
+use crate::server::join::Join;
 use crate::server::kubelet::{Identity, Kubelets};
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
@@ -14,11 +17,10 @@ use crate::server::security::Security;
 use crate::store::{Store, compactor};
 use crate::task::Group;
 use crate::wire::listener::Listener;
-use crate::{agent, config, controllers, durable, netproxy};
+use crate::{config, controllers, durable};
 use anyhow::Context;
 use kube::Client;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -48,7 +50,8 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
         .context("the API's port cannot be used; choose another with --https-listen-port, or stop what uses it")?;
     let pki = Arc::new(pki(config)?);
     let store = open_store(config)?;
-    let api = api(config, &pki, store.clone(), root).await;
+    let join = join(config, &pki)?;
+    let api = api(config, &pki, &join, store.clone(), root).await;
     listener.serve(pki.server_config()?, handler(&api), root);
     bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
         .await
@@ -62,7 +65,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
     start_controllers(config, &pki, &api, &caches, root);
     if config.agent {
-        start_agent(config, &pki, &api, &caches, root).await?;
+        start_node(config, &pki, &api, caches, root).await?;
         info!(ms = started.elapsed().as_millis() as u64, "the node is registered");
     }
     Ok(Running { store })
@@ -70,40 +73,50 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
 
 fn pki(config: &config::Server) -> anyhow::Result<Pki> {
     let names = PkiConfig {
-        node_name: config.node_name.clone(),
-        node_ips: [config.node_ip, config.advertise_address].into_iter().collect(),
+        node_name: config.node.name.clone(),
+        node_ips: [config.node.ip, config.advertise_address].into_iter().collect(),
         service_ips: vec![config.kubernetes_ip()],
-        cluster_domain: config.cluster_domain.clone(),
+        cluster_domain: config.cluster.cluster_domain.clone(),
         tls_sans: config.tls_san.clone(),
     };
-    Pki::load_or_create(&config.data_dir.join("server/tls"), names).context("certificates")
+    Pki::load_or_create(&config.node.data_dir.join("server/tls"), names).context("certificates")
 }
 
 fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
-    let dir = config.data_dir.join("server/db");
+    let dir = config.node.data_dir.join("server/db");
     let store = crate::store::sled::Sled::open(&dir, Default::default())
-        .with_context(|| format!("cannot open the store in the data directory {}", config.data_dir.display()))?;
+        .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
 }
 
+fn join(config: &config::Server, pki: &Pki) -> anyhow::Result<Join> {
+    let settings = Settings {
+        cluster: config.cluster.clone(),
+        client_ca: pki.client_ca().pem().to_owned(),
+        version: crate::KUBERNETES_VERSION.to_owned(),
+    };
+    Join::new(&config.node.data_dir, config.token.as_deref(), settings, pki.server_ca().pem().to_owned())
+}
+
 /// The API server with everything that decides who may do what.
-async fn api(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, root: &Group) -> Arc<Api> {
+async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Store>, root: &Group) -> Arc<Api> {
     compactor::start(root, store.clone(), compactor::Policy::default());
     let registry = Registry::new(store);
     let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
-    let security = Security::start(&registry, pki, &config.cluster_domain, &url, root);
+    let security = Security::start(&registry, pki, &config.cluster.cluster_domain, &url, root);
     security.synced().await;
     let (certificate, key) = pki.apiserver_to_kubelet();
     let identity = Identity { certificate, key, server_ca: pki.server_ca_file() };
     let mut parts = Parts::new(registry.clone());
     parts.network = Network {
-        service_cidr: (config.service_cidr.address, config.service_cidr.bits),
-        node_ports: config.node_ports,
+        service_cidr: (config.cluster.service_cidr.address, config.cluster.service_cidr.bits),
+        node_ports: config.cluster.node_ports,
     };
     let dialer = Dialer::default();
     parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
+    join.install(&mut parts);
     let api = Api::new(parts);
     security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);
     api
@@ -141,11 +154,11 @@ fn bootstrap_config(config: &config::Server, pki: &Pki) -> bootstrap::Config {
     bootstrap::Config {
         advertise_address: config.advertise_address,
         https_port: config.port,
-        service_cidr: config.service_cidr.to_string(),
+        service_cidr: config.cluster.service_cidr.to_string(),
         service_ip: config.kubernetes_ip(),
-        cluster_dns: config.cluster_dns,
-        cluster_domain: config.cluster_domain.clone(),
-        cluster_cidr: config.cluster_cidr.to_string(),
+        cluster_dns: config.cluster.cluster_dns,
+        cluster_domain: config.cluster.cluster_domain.clone(),
+        cluster_cidr: config.cluster.cluster_cidr.to_string(),
         server_ca: pki.server_ca().pem().to_owned(),
         client_ca: pki.client_ca().pem().to_owned(),
         request_header_ca: pki.request_header_ca().pem().to_owned(),
@@ -195,70 +208,31 @@ fn certificates(pki: &Arc<Pki>) -> controllers::certificates::Settings {
 
 fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
     let settings = controllers::Config {
-        cluster_cidrs: vec![config.cluster_cidr.to_string()],
+        cluster_cidrs: vec![config.cluster.cluster_cidr.to_string()],
         node_mask_v4: config.node_mask,
         root_ca: pki.server_ca().pem().to_owned(),
-        foreign_scheduler: config.is_disabled("scheduler"),
+        foreign_scheduler: config.node.is_disabled("scheduler"),
         certificates: certificates(pki),
         ..Default::default()
     };
     controllers::run(&|name| client(api, component(name)), caches, settings, root);
 }
 
-/// This host as a node: network, kubelet. Returns when the node is registered.
-async fn start_agent(
+/// This host as a node. Returns when the node is registered.
+async fn start_node(
     config: &config::Server,
     pki: &Pki,
     api: &Arc<Api>,
-    caches: &Arc<Caches>,
+    caches: Arc<Caches>,
     root: &Group,
 ) -> anyhow::Result<()> {
-    let dir = config.data_dir.join("agent");
-    if !config.is_disabled("proxy") {
-        let network = network(config, &dir);
-        let client = client(api, component("kube-proxy"));
-        netproxy::run(network, client, caches.clone(), root.clone()).await.context("pod network")?;
-    }
-    let (serving_cert, serving_key) = pki.kubelet_serving();
-    let settings = agent::Config {
-        node_name: config.node_name.clone(),
-        node_ip: config.node_ip,
-        node_labels: config.node_labels.clone(),
-        run_dir: config.run_dir.clone(),
-        kubelet_dir: dir.join("kubelet"),
-        log_dir: config.pod_log_dir.clone(),
-        cgroup_root: format!("{}/kubepods", config.cgroup_root.trim_end_matches('/')),
-        container_runtime_endpoint: config.container_runtime_endpoint.clone(),
-        resolv_conf: config.resolv_conf.clone(),
-        cluster_dns: config.cluster_dns,
-        cluster_domain: config.cluster_domain.clone(),
-        kubelet_port: config.kubelet_port,
-        serving_cert,
-        serving_key,
-        client_ca: pki.client_ca_file(),
-        max_pods: config.max_pods,
-        dir,
+    let user = UserInfo::authenticated(&format!("system:node:{}", config.node.name), &["system:nodes"]);
+    let access = node::Access {
+        client: client(api, user),
+        line: None,
+        caches,
+        serving: pki.kubelet_serving(),
+        client_ca: pki.client_ca().pem().to_owned(),
     };
-    let user = UserInfo::authenticated(&format!("system:node:{}", config.node_name), &["system:nodes"]);
-    agent::run(settings, client(api, user), caches.clone(), root.clone()).await.context("agent")
-}
-
-fn network(config: &config::Server, dir: &Path) -> netproxy::Config {
-    netproxy::Config {
-        node_name: config.node_name.clone(),
-        node_ip: config.node_ip,
-        cluster_cidr: config.cluster_cidr.to_string(),
-        service_cidr: config.service_cidr.to_string(),
-        cluster_dns: config.cluster_dns,
-        foreign_dns: config.is_disabled("dns"),
-        cluster_domain: config.cluster_domain.clone(),
-        node_port_range: config.node_ports,
-        resolv_conf: config.resolv_conf.clone(),
-        dir: dir.join("network"),
-        run_dir: config.run_dir.clone(),
-        table: "kedge".to_owned(),
-        interface_prefix: "kdg".to_owned(),
-        cni_conf_dir: dir.join("cni/net.d"),
-        cni_bin_dir: dir.join("cni/bin"),
-    }
+    node::start(&config.node, &config.cluster, access, root).await
 }

@@ -1,7 +1,9 @@
-//! `kedge server`: logging, checked configuration, runtime, signals; the parts are started by [`crate::start`].
+//! `kedge server` and `kedge agent`: logging, checked configuration, runtime, signals; the parts are started by
+//! [`crate::start`].
 
 use super::flags;
 use crate::config::{self, RUN_DIR};
+use crate::start;
 use crate::task::Group;
 use anyhow::{Context, bail};
 use std::os::unix::net::UnixDatagram;
@@ -16,11 +18,31 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Worker threads: enough for two busy cores of an edge board, few enough to stay small on large hosts.
 const MAX_WORKERS: usize = 4;
 
-pub fn run(flags: flags::Server) -> anyhow::Result<i32> {
-    log(&flags.log_level, &flags.log_format)?;
-    raise_file_limit();
+pub fn server(flags: flags::Server) -> anyhow::Result<i32> {
+    log(&flags.host)?;
     let config = config::Server::from_flags(flags)?;
-    let _pid = PidFile::take(&config.run_dir)?;
+    run(&config.node.run_dir.clone(), async move |root| {
+        let running = start::server(&config, root).await?;
+        Ok(Some(running))
+    })
+}
+
+pub fn agent(flags: flags::Agent) -> anyhow::Result<i32> {
+    log(&flags.host)?;
+    let config = config::Agent::from_flags(flags)?;
+    run(&config.node.run_dir.clone(), async move |root| {
+        start::agent(&config, root).await?;
+        Ok(None)
+    })
+}
+
+/// Run the parts until they are told to stop.
+fn run<S>(run_dir: &Path, start: S) -> anyhow::Result<i32>
+where
+    S: AsyncFnOnce(&Group) -> anyhow::Result<Option<start::Running>>,
+{
+    raise_file_limit();
+    let _pid = PidFile::take(run_dir)?;
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(1, MAX_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -29,17 +51,20 @@ pub fn run(flags: flags::Server) -> anyhow::Result<i32> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(start))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(0)
 }
 
 /// Start everything, report readiness, wait for a signal or a fatal error, stop in order.
-async fn serve(config: config::Server) -> anyhow::Result<()> {
+async fn serve<S>(start: S) -> anyhow::Result<()>
+where
+    S: AsyncFnOnce(&Group) -> anyhow::Result<Option<start::Running>>,
+{
     let root = Group::root();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let started = tokio::select! {
-        result = crate::start::server(&config, &root) => result,
+        result = start(&root) => result,
         _ = tokio::signal::ctrl_c() => return root.join(STOP_GRACE).await,
         _ = terminate.recv() => return root.join(STOP_GRACE).await,
     };
@@ -58,17 +83,20 @@ async fn serve(config: config::Server) -> anyhow::Result<()> {
     }
     notify("STOPPING=1");
     let result = root.join(STOP_GRACE).await;
-    running.close().await;
+    if let Some(running) = running {
+        running.close().await;
+    }
     result
 }
 
-fn log(level: &str, format: &str) -> anyhow::Result<()> {
+fn log(host: &flags::Host) -> anyhow::Result<()> {
+    let level = host.log_level.as_str();
     // Libraries speak only when something is wrong.
     let quiet = "warn,kedge";
     let directives = if level.contains(['=', ',']) { level.to_owned() } else { format!("{quiet}={level}") };
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("--log-level {level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match format {
+    match host.log_format.as_str() {
         "json" => builder.json().init(),
         _ => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
     }

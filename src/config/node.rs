@@ -1,0 +1,126 @@
+//! What a node needs to know, the same on a server's own node and on an agent's.
+
+use crate::cli::flags;
+use crate::durable;
+use anyhow::{Context, bail, ensure};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+/// This host as a node, checked.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub name: String,
+    pub ip: IpAddr,
+    /// Where others reach this node from outside, if that differs: `ExternalIP` of its status.
+    pub external_ip: Option<IpAddr>,
+    pub labels: Vec<(String, String)>,
+    pub disabled: Vec<String>,
+    pub container_runtime_endpoint: Option<String>,
+    pub resolv_conf: Option<PathBuf>,
+    pub kubelet_port: u16,
+    pub pod_log_dir: PathBuf,
+    pub cgroup_root: String,
+    pub max_pods: u32,
+}
+
+impl Node {
+    /// Check the flags; `parts` are what `--disable` knows. Makes the data directory (the node's name is kept there).
+    pub(super) fn from_flags(host: flags::Host, node: flags::Node, parts: &[&str]) -> anyhow::Result<Self> {
+        if let Some(unknown) = node.disable.iter().find(|p| !parts.contains(&p.as_str())) {
+            bail!("--disable {unknown}: no such part; there are {}", parts.join(", "));
+        }
+        let labels = node.node_label.iter().map(|l| label(l)).collect::<Result<_, _>>()?;
+        let ip = node.node_ip.or_else(default_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        ensure!(ip.is_ipv4(), "--node-ip {ip}: IPv6 nodes are not supported yet");
+        durable::create_dir(&host.data_dir, 0o755)
+            .with_context(|| format!("cannot use the data directory {}", host.data_dir.display()))?;
+        Ok(Node {
+            name: name(node.node_name, &host.data_dir)?,
+            data_dir: host.data_dir,
+            run_dir: host.run_dir,
+            ip,
+            external_ip: node.node_external_ip,
+            labels,
+            disabled: node.disable,
+            container_runtime_endpoint: node.container_runtime_endpoint,
+            resolv_conf: node.resolv_conf,
+            kubelet_port: node.kubelet_port,
+            pod_log_dir: node.pod_log_dir,
+            cgroup_root: node.cgroup_root,
+            max_pods: node.max_pods,
+        })
+    }
+
+    pub fn is_disabled(&self, part: &str) -> bool {
+        self.disabled.iter().any(|p| p == part)
+    }
+
+    /// Everything the agent part keeps: `<data-dir>/agent`.
+    pub fn agent_dir(&self) -> PathBuf {
+        self.data_dir.join("agent")
+    }
+}
+
+fn label(text: &str) -> anyhow::Result<(String, String)> {
+    let (key, value) = text.split_once('=').with_context(|| format!("--node-label {text}: expected KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The node's name: the flag, else the one kept from the first start (host names change, nodes do not), else the
+/// host name made a valid one.
+fn name(given: Option<String>, data_dir: &Path) -> anyhow::Result<String> {
+    let kept = data_dir.join("node-name");
+    if let Some(name) = given {
+        crate::server::kinds::names::dns_subdomain(&name).map_err(|e| anyhow::anyhow!("--node-name {name}: {e}"))?;
+        return Ok(name);
+    }
+    if let Ok(name) = std::fs::read_to_string(&kept) {
+        let name = name.trim().to_owned();
+        if crate::server::kinds::names::dns_subdomain(&name).is_ok() {
+            return Ok(name);
+        }
+    }
+    let host = nix::unistd::gethostname().context("cannot read the host name")?;
+    let name = cleaned(&host.to_string_lossy());
+    durable::write(&kept, name.as_bytes(), 0o644).with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(name)
+}
+
+/// A host name as a node name: lower case, other characters to `-`, never empty.
+fn cleaned(host: &str) -> String {
+    let ok = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+    let name: String = host.chars().map(ok).collect();
+    let labels: Vec<&str> = name.split('.').map(|l| l.trim_matches('-')).filter(|l| !l.is_empty()).collect();
+    if labels.is_empty() { "node".to_owned() } else { labels.join(".") }
+}
+
+/// The address of the default route (no packet is sent), else any global address of an interface.
+fn default_address() -> Option<IpAddr> {
+    let routed = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    };
+    let any = || {
+        let global = |i: nix::ifaddrs::InterfaceAddress| {
+            let ip = i.address?.as_sockaddr_in()?.ip();
+            (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
+        };
+        nix::ifaddrs::getifaddrs().ok()?.find_map(global)
+    };
+    routed().or_else(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_become_node_names() {
+        for (host, name) in [("Pi_4", "pi-4"), ("-a-.B-", "a.b"), ("", "node"), ("___", "node"), ("ok", "ok")] {
+            assert_eq!(cleaned(host), name);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What runs in an agent, in which order: the identity first, kept or by a join; then the node.
+
+use super::node;
+use crate::cache::Caches;
+use crate::client::Line;
+use crate::join::identity::{Identity, Kind};
+use crate::join::renewal::{self, Renewer};
+use crate::join::{self, As};
+use crate::task::Group;
+use crate::{config, join::enter};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::{info, warn};
+
+/// Start an agent; returns when the node's parts run. A host that has joined before starts everything although the
+/// server is away.
+pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let identity = Arc::new(enter::enter(config).await?);
+    come_back(&identity, config).await?;
+    let line = line(&identity)?;
+    let client = line.client(join::NAMESPACE);
+    let settings = join::current_settings(&client, &identity).await?;
+    let caches = Caches::new(client.clone(), root.clone());
+    Renewer { identity: identity.clone(), line: line.clone(), token: config.token.clone() }.start(root);
+    let access = node::Access {
+        client,
+        line: Some(line),
+        caches,
+        serving: identity.live(Kind::Serving),
+        client_ca: settings.client_ca.clone(),
+    };
+    node::start(&config.node, &settings.cluster, access, root).await?;
+    info!(ms = started.elapsed().as_millis() as u64, "the node's parts run");
+    Ok(())
+}
+
+/// The one connection of this process: every part of the agent, its renewals and the server's way back included.
+fn line(identity: &Identity) -> anyhow::Result<Line> {
+    join::line(&identity.server, Some(&identity.server_ca), As::Node(identity.live(Kind::Client)))
+}
+
+/// A node that was away for longer than its certificate lives gets a new one first, if the server answers.
+async fn come_back(identity: &Identity, config: &config::Agent) -> anyhow::Result<()> {
+    if !renewal::has_ended(identity) {
+        return Ok(());
+    }
+    info!("this node's certificate has ended; asking for a new one");
+    match renewal::comeback(identity, config.token.as_ref()).await {
+        Ok(certificate) => identity.install(Kind::Client, certificate),
+        Err(failure) => {
+            warn!("no new certificate yet: {failure}");
+            Ok(())
+        }
+    }
+}

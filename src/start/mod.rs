@@ -1,0 +1,8 @@
+//! Start-up as lists of calls: what runs in a server and in an agent, in which order, with which identity.
+
+mod agent;
+mod node;
+mod server;
+
+pub use agent::agent;
+pub use server::{Running, server};
