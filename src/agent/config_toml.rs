@@ -25,13 +25,17 @@ pub struct Settings {
 
 impl Settings {
     pub fn of(config: &Config, programs: &Programs, cgroup: &Layout) -> Self {
+        let (cni_conf, cni_bin) = match config.foreign_cni {
+            true => ("/etc/cni/net.d".into(), "/opt/cni/bin".into()),
+            false => (config.dir.join("cni/net.d"), config.dir.join("cni/bin")),
+        };
         Settings {
             root: config.dir.join("containerd"),
             state: config.run_dir.join("containerd"),
             socket: socket(config),
             registry_config: config.dir.join("certs.d"),
-            cni_conf: config.dir.join("cni/net.d"),
-            cni_bin: config.dir.join("cni/bin"),
+            cni_conf,
+            cni_bin,
             runtime_root: config.run_dir.join("runc"),
             runtime: programs.runtime.clone(),
             systemd_cgroup: cgroup.systemd,

@@ -75,6 +75,8 @@ pub struct Config {
     /// PEM of the CA that signs the clients of the kubelet API.
     pub client_ca: String,
     pub max_pods: u32,
+    /// Somebody else's CNI plugin connects pods: our containerd looks where plugins put themselves.
+    pub foreign_cni: bool,
 }
 
 impl Config {
@@ -100,6 +102,7 @@ impl Config {
             serving: Arc::default(),
             client_ca: String::new(),
             max_pods: 110,
+            foreign_cni: false,
         }
     }
 }

@@ -43,6 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
             "the kernel needs CONFIG_NET_NS and CONFIG_VETH (modprobe veth)",
         ),
         on_its_own("nftables", nftables, "the kernel needs nf_tables: modprobe nf_tables nft_chain_nat nft_masq"),
+        tunnels(),
         program("containerd", "apt-get install containerd"),
         program("runc", "apt-get install runc (or crun)"),
         port("API", args.https_listen_port, "choose another with --https-listen-port"),
@@ -163,6 +164,20 @@ fn veth() -> nix::Result<()> {
 fn nftables() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     crate::netproxy::probe::nftables()
+}
+
+/// A lone node needs none.
+fn tunnels() -> Finding {
+    let fix = "for more than one node: modprobe vxlan, or choose --overlay=host-gw for nodes on one link";
+    match on_its_own("VXLAN", vxlan, fix) {
+        Bad(what, fix) => Note(what, fix),
+        other => other,
+    }
+}
+
+fn vxlan() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    crate::netproxy::probe::vxlan()
 }
 
 fn program(name: &str, fix: &str) -> Finding {

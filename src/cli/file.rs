@@ -60,16 +60,18 @@ fn read(file: &Path, declared: &clap::Command) -> anyhow::Result<Vec<(String, Va
     for (key, value) in map {
         let key = key.as_str().map(str::to_owned).unwrap_or_else(|| format!("{key:?}"));
         let place = format!("{}:{}", file.display(), line_of(&text, &key));
-        if key == "config" || !is_declared(declared, &key) {
-            bail!("{place}: unknown key `{key}`{}", suggestion(declared, &key));
+        match flag_of(declared, &key).filter(|flag| *flag != "config") {
+            Some(flag) => out.push((flag.to_owned(), value, place)),
+            None => bail!("{place}: unknown key `{key}`{}", suggestion(declared, &key)),
         }
-        out.push((key, value, place));
     }
     Ok(out)
 }
 
-fn is_declared(declared: &clap::Command, key: &str) -> bool {
-    declared.get_arguments().any(|a| a.get_long() == Some(key))
+/// The flag that a key means, by its name or by another name of it.
+fn flag_of<'a>(declared: &'a clap::Command, key: &str) -> Option<&'a str> {
+    let named = |a: &&clap::Arg| a.get_long() == Some(key) || a.get_all_aliases().is_some_and(|all| all.contains(&key));
+    declared.get_arguments().find(named)?.get_long()
 }
 
 /// The line of a top-level key, from 1.
@@ -127,6 +129,8 @@ mod tests {
         let expect = ["--https-listen-port=7443", "--node-label=a=b", "--node-label=c=d", "--disable-agent=true"];
         assert_eq!(check(yaml, &[]).unwrap(), expect);
         assert_eq!(check(yaml, &["--https-listen-port=1"]).unwrap(), expect[1..]);
+        assert_eq!(check("flannel-backend: host-gw\n", &[]).unwrap(), ["--overlay=host-gw"]);
+        assert!(check("flannel-backend: host-gw\n", &["--overlay=vxlan"]).unwrap().is_empty());
         assert!(check("", &[]).unwrap().is_empty());
     }
 

@@ -142,6 +142,10 @@ pub struct Server {
     #[arg(long, env = "KEDGE_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
 
+    /// How pods of different nodes reach each other: vxlan, host-gw, wireguard; none for another CNI plugin.
+    #[arg(long, env = "KEDGE_OVERLAY", value_name = "KIND", default_value_t, alias = "flannel-backend")]
+    pub overlay: crate::netproxy::overlay::Backend,
+
     /// Ports for Services of type NodePort.
     #[arg(long, env = "KEDGE_SERVICE_NODE_PORT_RANGE", value_name = "FROM-TO", default_value = "30000-32767")]
     pub service_node_port_range: String,

@@ -2,6 +2,7 @@
 //! keep it for starts while the server is away, so a field that is added later needs a serde default.
 
 use super::Cidr;
+use crate::netproxy::overlay::Backend;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -15,4 +16,7 @@ pub struct Cluster {
     pub cluster_domain: String,
     /// First and last port for Services of type NodePort.
     pub node_ports: (u16, u16),
+    /// How pods of different nodes reach each other.
+    #[serde(default)]
+    pub overlay: Backend,
 }

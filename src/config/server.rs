@@ -84,6 +84,7 @@ fn cluster(flags: &flags::Server) -> anyhow::Result<Cluster> {
         cluster_dns: cluster_dns(flags.cluster_dns, service_cidr)?,
         cluster_domain: flags.cluster_domain.clone(),
         node_ports: port_range(&flags.service_node_port_range)?,
+        overlay: flags.overlay,
     })
 }
 

@@ -49,7 +49,7 @@ fn add_service_route(links: &mut Links, setting: &Setting, lo: &Link) -> io::Res
 }
 
 fn service_route(setting: &Setting, lo: u32) -> Route {
-    Route { dst: Some(setting.services), via: None, link: lo, source: Some(setting.node), family: setting.family }
+    Route { source: Some(setting.node), ..Route::to(setting.services, lo) }
 }
 
 fn dns_label(label: &str) -> String {
@@ -61,7 +61,7 @@ pub fn intact(settings: &[Setting]) -> io::Result<bool> {
     let mut links = Links::open()?;
     let addresses = links.addresses()?;
     let dns = settings.iter().filter_map(|s| s.dns).all(|dns| addresses.iter().any(|(a, _)| *a == dns));
-    let routed = |s: &Setting| Ok::<_, io::Error>(links.routes(s.family)?.iter().any(|(cidr, _)| *cidr == s.services));
+    let routed = |s: &Setting| Ok::<_, io::Error>(links.routes(s.family)?.iter().any(|r| r.dst == Some(s.services)));
     let routes = settings.iter().map(routed).collect::<Result<Vec<_>, _>>()?;
     Ok(dns && routes.into_iter().all(|there| there))
 }
@@ -71,8 +71,7 @@ pub fn undo(services: &[Cidr], dns: &[IpAddr]) -> io::Result<()> {
     let mut links = Links::open()?;
     let Some(lo) = links.by_name("lo")? else { return Ok(()) };
     for cidr in services {
-        let route = Route { dst: Some(*cidr), via: None, link: lo.index, source: None, family: cidr.family() };
-        links.delete_route(&route)?;
+        links.delete_route(&Route::to(*cidr, lo.index))?;
     }
     for address in dns {
         links.delete_address(lo.index, *address)?;

@@ -3,8 +3,10 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `plan`, `rules`, `state` | pure: Services → elements; the fixed rules; the least change |
-//! | `nft`, `link`, `conntrack`, `netlink` | what the kernel is told, as messages |
+//! | `endpoints`, `plan`, `rules`, `state` | pure: which endpoints; Services → elements; the fixed rules; the least change |
+//! | `nft`, `link`, `conntrack`, `genl`, `netlink` | what the kernel is told, as messages |
+//! | [`overlay`] | the way to other nodes' pods |
+//! | `health` | `healthCheckNodePort` |
 //! | `tables`, `proxy` | one transaction per change; woken by keys, heals what others break |
 //! | [`cni`] | the CNI plugin and its server, addresses, routed veths |
 //! | [`dns`] | the resolver at the cluster DNS address |
@@ -13,14 +15,16 @@
 pub mod cni;
 mod conntrack;
 pub mod dns;
+mod endpoints;
+mod genl;
+mod health;
 mod host;
 mod link;
 pub mod net;
 mod netlink;
 pub mod netns;
 mod nft;
-#[cfg(test)]
-mod node_tests;
+pub mod overlay;
 mod plan;
 pub mod probe;
 mod proxy;
@@ -29,14 +33,16 @@ mod state;
 mod sysctl;
 mod tables;
 #[cfg(test)]
-mod traffic_tests;
+mod tests;
 
-use crate::cache::Caches;
+use crate::cache::{Cache, Caches, Changes};
 use crate::task::Group;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use net::Cidr;
+use overlay::Backend;
+use overlay::keeper::Keeper;
 use rules::Setting;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -44,6 +50,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// Everything the network part needs to know, checked.
@@ -68,6 +75,8 @@ pub struct Config {
     pub table: String,
     /// First letters of the host side of every pod's veth, at most 4 (`kdg`; an instance's own in tests).
     pub interface_prefix: String,
+    /// How pods of different nodes reach each other.
+    pub overlay: overlay::Backend,
     /// Where the container runtime looks for network configurations: `<data-dir>/agent/cni/net.d`.
     pub cni_conf_dir: PathBuf,
     /// Where it looks for plugins: `<data-dir>/agent/cni/bin`; both plugins there are links to our executable.
@@ -110,8 +119,11 @@ const NODE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Start the node's network. Returns when rules and DNS are there; the pod network follows as soon as the Node object
 /// names its pod network, and only then the runtime finds its configuration (so that the node is not Ready before).
+/// `client`: the node's own, for its annotation and Events about it.
 pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, group: Group) -> anyhow::Result<()> {
-    let _ = client;
+    if config.overlay == Backend::WireGuard {
+        overlay::probe_wireguard(&config.interface_prefix)?;
+    }
     let settings = settings(&config)?;
     let shared = Arc::new(Shared { config, settings, group: group.clone() });
     let preparing = shared.clone();
@@ -121,11 +133,12 @@ pub async fn run(config: Config, client: kube::Client, caches: Arc<Caches>, grou
     let running = Group::blocking(move || cni::server::running(&dir)).await?;
     let proxy = proxy::Proxy::start(shared.clone(), services.clone(), slices.clone(), &running, &group)
         .context("start the Service proxy")?;
+    health::Health::start(&shared.config.node_name, services.clone(), slices.clone(), &group);
     if !shared.config.foreign_dns {
         dns::start(shared.clone(), services, slices, &group).await.context("start DNS")?;
     }
     group.spawn("pod-network", async move {
-        if let Err(error) = pod_network(shared.clone(), &caches, proxy).await {
+        if let Err(error) = pod_network(shared.clone(), client, &caches, proxy).await {
             shared.group.fail(error.context("start the pod network"));
         }
     });
@@ -171,50 +184,112 @@ fn settings(config: &Config) -> anyhow::Result<Vec<Setting>> {
         };
         let dns = Some(config.cluster_dns).filter(|dns| !config.foreign_dns && net::Family::of(*dns) == family);
         let interface_prefix = config.interface_prefix.clone();
-        settings.push(Setting { family, cluster, services, node, dns, interface_prefix });
+        let own_pods = config.overlay != Backend::None;
+        settings.push(Setting { family, cluster, services, node, dns, interface_prefix, own_pods });
     }
     anyhow::ensure!(!settings.is_empty(), "cluster-cidr and service-cidr have no IP family in common");
     Ok(settings)
 }
 
-async fn pod_network(shared: Arc<Shared>, caches: &Arc<Caches>, proxy: proxy::Proxy) -> anyhow::Result<()> {
+async fn pod_network(
+    shared: Arc<Shared>,
+    client: kube::Client,
+    caches: &Arc<Caches>,
+    proxy: proxy::Proxy,
+) -> anyhow::Result<()> {
     let config = shared.config.clone();
-    let pools = pod_cidrs(&config, caches).await?;
+    let mut own = PodCidrs::new(&config, caches);
+    shared.group.spawn("node-zone", follow_zone(own.nodes.clone(), config.node_name.clone(), proxy.clone()));
+    let pools = own.first().await?;
     info!(pools = ?pools.iter().map(Cidr::to_string).collect::<Vec<_>>(), "pod network");
-    let server = cni::server::Server::open(shared, pools, proxy).await?;
+    let (sender, pods) = watch::channel(pools.clone());
+    Keeper::start(shared.clone(), caches.of(), client, pods).await.context("start the overlay")?;
+    if config.overlay == Backend::None {
+        return Ok(());
+    }
+    let server = Arc::new(cni::server::Server::open(shared, pools, proxy).await?);
     let socket = config.run_dir.join(SOCKET);
-    Arc::new(server).listen(&socket)?;
+    server.clone().listen(&socket)?;
+    server.clone().keep_mended();
     let executable = std::env::current_exe().context("find our own executable")?;
     for plugin in [cni::PLUGIN, cni::LOOPBACK] {
         link_to(&executable, &config.cni_bin_dir.join(plugin))?;
     }
     let conflist = serde_json::to_vec_pretty(&cni::server::conflist(&socket))?;
-    replace_file(&config.cni_conf_dir.join(CONFLIST), &conflist)
+    replace_file(&config.cni_conf_dir.join(CONFLIST), &conflist)?;
+    while let Some(pools) = own.changed().await {
+        server.replace_pools(pools.clone());
+        sender.send_replace(pools);
+    }
+    Ok(())
 }
 
-/// The node's own pod networks: from the Node object; while the API server is away, as last seen.
-async fn pod_cidrs(config: &Config, caches: &Arc<Caches>) -> anyhow::Result<Vec<Cidr>> {
-    let file = config.dir.join(POD_CIDRS);
-    let known =
-        std::fs::read_to_string(&file).ok().and_then(|text| Cidr::list(text.trim()).ok()).filter(|k| !k.is_empty());
-    let nodes = caches.selected::<Node>(&format!("metadata.name={}", config.node_name));
+/// Tell the proxy of the node's zone.
+async fn follow_zone(nodes: Cache<Node>, name: String, proxy: proxy::Proxy) {
     let mut changes = nodes.subscribe();
-    if let Some(known) = known
-        && tokio::time::timeout(NODE_PATIENCE, nodes.synced()).await.is_err()
-    {
-        return Ok(known);
-    }
     nodes.synced().await;
     loop {
-        let spec = nodes.get("", &config.node_name).and_then(|node| node.spec.clone()).unwrap_or_default();
-        let named = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
-        if !named.is_empty() {
-            let text = named.join(",");
-            let pools = Cidr::list(&text).context("podCIDRs of our Node")?;
-            replace_file(&file, text.as_bytes())?;
-            return Ok(pools);
+        let node = nodes.get("", &name);
+        let labels = node.as_ref().and_then(|n| n.metadata.labels.as_ref());
+        proxy.set_zone(labels.and_then(|l| l.get("topology.kubernetes.io/zone")).map_or("", String::as_str));
+        if changes.next().await.is_none() {
+            return;
         }
-        anyhow::ensure!(changes.next().await.is_some(), "stopped before the node had a pod network");
+    }
+}
+
+/// The node's own pod networks.
+struct PodCidrs {
+    name: String,
+    file: PathBuf,
+    nodes: Cache<Node>,
+    changes: Changes<Node>,
+    last: Vec<Cidr>,
+}
+
+impl PodCidrs {
+    fn new(config: &Config, caches: &Arc<Caches>) -> Self {
+        let nodes = caches.selected::<Node>(&format!("metadata.name={}", config.node_name));
+        let (name, file) = (config.node_name.clone(), config.dir.join(POD_CIDRS));
+        PodCidrs { name, file, changes: nodes.subscribe(), nodes, last: Vec::new() }
+    }
+
+    /// From the Node object; while the API server is away, as last seen.
+    async fn first(&mut self) -> anyhow::Result<Vec<Cidr>> {
+        let known = std::fs::read_to_string(&self.file).ok().and_then(|text| Cidr::list(text.trim()).ok());
+        if let Some(known) = known.filter(|k| !k.is_empty())
+            && tokio::time::timeout(NODE_PATIENCE, self.nodes.synced()).await.is_err()
+        {
+            self.last = known.clone();
+            return Ok(known);
+        }
+        self.nodes.synced().await;
+        self.next().await?.context("stopped before the node had a pod network")
+    }
+
+    /// The next other ones: a node that was deleted and comes back may get another part. None: the program stops.
+    async fn changed(&mut self) -> Option<Vec<Cidr>> {
+        loop {
+            match self.next().await {
+                Ok(pools) => return pools,
+                Err(error) => warn!(error = format!("{error:#}"), "the node's pod network changed"),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Option<Vec<Cidr>>> {
+        loop {
+            let named = self.nodes.get("", &self.name).map(|node| overlay::pod_cidrs(&node)).unwrap_or_default();
+            if !named.is_empty() && named != self.last {
+                self.last = named.clone();
+                let text: Vec<String> = named.iter().map(Cidr::to_string).collect();
+                replace_file(&self.file, text.join(",").as_bytes())?;
+                return Ok(Some(named));
+            }
+            if self.changes.next().await.is_none() {
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -249,6 +324,7 @@ pub async fn cleanup(run_dir: &Path) -> anyhow::Result<()> {
 
 fn remove_traces(traces: &Traces) -> anyhow::Result<()> {
     tables::remove(&traces.table).context("remove our nftables table")?;
+    overlay::remove(&traces.interface_prefix).context("remove the overlay's interface and routes")?;
     cni::veth::disconnect_all_but(&traces.interface_prefix, &Default::default()).context("remove pods' interfaces")?;
     let services: Vec<Cidr> = traces.service_cidrs.iter().filter_map(|c| c.parse().ok()).collect();
     host::undo(&services, &traces.dns).context("remove Service routes and the DNS address")?;

@@ -1,5 +1,6 @@
 //! Address families and CIDRs: parse, print, contain.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -59,7 +60,8 @@ pub fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// A network: its first address and the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Cidr {
     pub network: IpAddr,
     pub prefix: u8,
@@ -136,6 +138,20 @@ impl FromStr for Cidr {
             return Err(bad());
         }
         Ok(Cidr::new(address, prefix))
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(cidr: Cidr) -> String {
+        cidr.to_string()
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = BadCidr;
+
+    fn try_from(text: String) -> Result<Self, BadCidr> {
+        text.parse()
     }
 }
 

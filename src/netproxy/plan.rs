@@ -1,19 +1,17 @@
 //! One Service and its EndpointSlices → what our table must hold for them. Pure.
 //!
-//! The rules are kube-proxy's (k8s.io docs "Virtual IPs and Service Proxies", KEP-1669 for terminating endpoints, KEP-2086
-//! for internalTrafficPolicy).
+//! The rules are kube-proxy's (k8s.io docs "Virtual IPs and Service Proxies", KEP-2086 for internalTrafficPolicy).
 
+use super::endpoints::{Endpoints, endpoints};
 use super::net::{Cidr, Family, octets};
 use super::nft::{Data, Set, Verdict};
 use super::rules::{self, Balancer, Via};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// Endpoints of one Service port that are used; of more, the first by address.
-const MAX_ENDPOINTS: usize = 10_000;
 /// The API's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: i32 = 10_800;
 
@@ -52,6 +50,8 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug)]
 pub struct Here<'a> {
     pub node_name: &'a str,
+    /// `topology.kubernetes.io/zone` of the node; "" for none.
+    pub zone: &'a str,
     pub node_ip: IpAddr,
     pub family: Family,
 }
@@ -116,20 +116,6 @@ pub fn protocol(name: Option<&str>) -> Option<u8> {
     }
 }
 
-/// Do clients get an answer from this endpoint now?
-pub fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
-}
-
-/// Does it still answer although it is going away?
-fn is_leaving(endpoint: &Endpoint) -> bool {
-    let conditions = endpoint.conditions.as_ref();
-    let is = |of: fn(&k8s_openapi::api::discovery::v1::EndpointConditions) -> Option<bool>| {
-        conditions.and_then(of) == Some(true)
-    };
-    is(|c| c.serving) && is(|c| c.terminating)
-}
-
 /// The cluster IP of a family; None for headless Services and ExternalName.
 pub fn cluster_ip(service: &Service, family: Family) -> Option<IpAddr> {
     let spec = service.spec.as_ref()?;
@@ -185,43 +171,6 @@ impl Fronts {
         let digest = Sha256::digest(format!("{} {:?}", self.owner, self.ranges));
         format!("firewall-{}", digest.iter().take(8).map(|b| format!("{b:02x}")).collect::<String>())
     }
-}
-
-/// The endpoints that one Service port uses.
-#[derive(Debug, Default)]
-struct Endpoints {
-    all: Vec<SocketAddr>,
-    local: Vec<SocketAddr>,
-}
-
-fn endpoints(port: &ServicePort, slices: &[Arc<EndpointSlice>], here: Here<'_>) -> Endpoints {
-    let mut found: BTreeMap<SocketAddr, (bool, bool)> = BTreeMap::new();
-    for slice in slices {
-        let same = |p: &&k8s_openapi::api::discovery::v1::EndpointPort| {
-            p.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && protocol(p.protocol.as_deref()) == protocol(port.protocol.as_deref())
-        };
-        let number = slice.ports.iter().flatten().find(same).and_then(|p| u16::try_from(p.port?).ok());
-        let Some(number) = number else { continue };
-        for endpoint in slice.endpoints.iter().flatten() {
-            let usable = is_ready(endpoint) || is_leaving(endpoint);
-            // All addresses of an endpoint mean the same; consumers use the first (API documentation).
-            let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
-            if let Some(address) = address.filter(|a| usable && Family::of(*a) == here.family) {
-                let local = endpoint.node_name.as_deref() == Some(here.node_name);
-                let entry = found.entry(SocketAddr::new(address, number)).or_insert((false, local));
-                entry.0 |= is_ready(endpoint);
-            }
-        }
-    }
-    // Those that are ready; when there are none, those on their way out that still serve.
-    let pick = |local_only: bool| {
-        let candidates: Vec<_> = found.iter().filter(|(_, (_, local))| *local || !local_only).collect();
-        let any_ready = candidates.iter().any(|(_, (ready, _))| *ready);
-        let chosen = candidates.into_iter().filter(|(_, (ready, _))| *ready || !any_ready);
-        chosen.map(|(address, _)| *address).take(MAX_ENDPOINTS).collect()
-    };
-    Endpoints { all: pick(false), local: pick(true) }
 }
 
 struct PortWork<'a> {

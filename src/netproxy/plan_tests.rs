@@ -46,7 +46,7 @@ fn plan_in(family: Family, spec: Value, slices: Value) -> Plan {
         serde_json::from_value(json!({ "metadata": metadata, "spec": spec, "status": status })).unwrap();
     let slices: Vec<EndpointSlice> = serde_json::from_value(slices).unwrap();
     let slices: Vec<_> = slices.into_iter().map(Arc::new).collect();
-    service(&object, &slices, Here { node_name: "here", node_ip: "192.0.2.1".parse().unwrap(), family })
+    service(&object, &slices, Here { node_name: "here", zone: "", node_ip: "192.0.2.1".parse().unwrap(), family })
 }
 
 /// A slice of port 8080 with endpoints "address", "address@node", with "!" for leaving and "-" for not ready.

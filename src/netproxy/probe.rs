@@ -1,6 +1,6 @@
 //! Can this kernel do what we need? For `kedge check`, which calls these in a network namespace of its own.
 
-use super::link::{End, Links};
+use super::link::{End, Links, Vxlan};
 use super::nft::{Nft, Step, Table};
 use super::rules::{self, Balancer, SETS, Setting, Via};
 use super::{net::Family, netlink};
@@ -21,6 +21,17 @@ pub fn veth() -> nix::Result<()> {
     number(make().map(drop))
 }
 
+/// What carries pods' packets between nodes by default.
+pub fn vxlan() -> nix::Result<()> {
+    let device = Vxlan { id: 1, local: [127, 0, 0, 1].into(), port: 8472 };
+    let make = || {
+        let mut links = Links::open()?;
+        links.add_vxlan("kdgprobe2", [2, 0, 0, 0, 0, 3], 1450, &device)?;
+        links.delete("kdgprobe2")
+    };
+    number(make().map(drop))
+}
+
 /// Everything our table uses of nftables.
 pub fn nftables() -> nix::Result<()> {
     let setting = Setting {
@@ -30,6 +41,7 @@ pub fn nftables() -> nix::Result<()> {
         node: [192, 0, 2, 1].into(),
         dns: Some([10, 43, 0, 10].into()),
         interface_prefix: "kdg".into(),
+        own_pods: true,
     };
     let table = Table { family: Family::V4, name: "kedge-probe".into() };
     let fixed = rules::chains(&setting);

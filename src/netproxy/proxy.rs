@@ -50,6 +50,8 @@ struct Inner {
     shared: Arc<Shared>,
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
+    /// Of this node, as its Node object says.
+    zone: Mutex<String>,
     tables: Arc<Mutex<Tables>>,
     /// Bounded by what exists: each owner is in here at most once.
     todo: Mutex<Todo>,
@@ -100,6 +102,7 @@ impl Proxy {
         let todo = Todo { pods: running.iter().map(rules).collect(), ..Todo::default() };
         let inner = Inner {
             shared,
+            zone: Mutex::default(),
             tables: Arc::new(Mutex::new(tables)),
             todo: Mutex::new(todo),
             wake: Notify::new(),
@@ -115,6 +118,13 @@ impl Proxy {
         group.spawn("proxy-look", proxy.clone().look());
         group.spawn("proxy", proxy.clone().keep(found));
         Ok(proxy)
+    }
+
+    /// The zone that this node is in now.
+    pub fn set_zone(&self, zone: &str) {
+        if std::mem::replace(&mut *self.inner.zone.lock(), zone.to_owned()) != zone {
+            self.inner.note(|todo| todo.all_services = true);
+        }
     }
 
     /// Make a pod's rules; resolves when the kernel has them. No address: the pod is gone.
@@ -199,7 +209,7 @@ impl Proxy {
     fn tell_of_others(&self, now: &[Foreign], refused: &[(Foreign, String)], told: &[(Foreign, String)]) {
         let prefix = &self.inner.shared.config.interface_prefix;
         for chain in now {
-            info!(chain = %chain, "another firewall drops what is forwarded; a rule at its head lets interfaces {prefix}* pass");
+            info!(chain = %chain, "another firewall drops what is forwarded; rules at its head let interfaces {prefix}* and pods' addresses pass");
         }
         for (chain, error) in refused.iter().filter(|r| !told.contains(r)) {
             warn!(
@@ -335,8 +345,9 @@ fn pod_plans(settings: &[Setting], addresses: &[IpAddr], host_ports: &[HostPort]
 fn plans_of(key: &Key, inner: &Inner) -> Vec<(Family, Plan)> {
     let service = inner.services.at(key);
     let slices = inner.slices.by(&by_service(), &key.to_string());
+    let (node_name, zone) = (&inner.shared.config.node_name, inner.zone.lock().clone());
     let plan = |setting: &Setting| {
-        let here = Here { node_name: &inner.shared.config.node_name, node_ip: setting.node, family: setting.family };
+        let here = Here { node_name, zone: &zone, node_ip: setting.node, family: setting.family };
         service.as_ref().map(|service| plan::service(service, &slices, here)).unwrap_or_default()
     };
     inner.shared.settings.iter().map(|setting| (setting.family, plan(setting))).collect()

@@ -18,6 +18,8 @@
 //! No packet mark is used: whether a connection must be masqueraded is read from its original destination, so nothing
 //! can collide with the marks of others.
 
+mod masquerade;
+
 use super::net::{Cidr, Family, octets};
 use super::nft::{Base, Chain, Compare, Conntrack, Expr, Field, Header, Hook, Kind, Meta, Register, Set, Verdict};
 use std::net::IpAddr;
@@ -96,8 +98,10 @@ pub struct Setting {
     pub services: Cidr,
     pub node: IpAddr,
     pub dns: Option<IpAddr>,
-    /// Start of the name of every pod's veth.
+    /// Start of the name of every pod's veth, and with a `-` behind it of the overlay's interface.
     pub interface_prefix: String,
+    /// Pods are connected by us, not by another CNI plugin that hides their addresses itself.
+    pub own_pods: bool,
 }
 
 /// Which lookup leads to a balancer: it decides how the chain finds the Service port's identity.
@@ -225,8 +229,8 @@ impl Balancer {
 
 /// Where values lie in the registers: the identity of a Service port first, then what follows it in a key.
 #[derive(Clone, Copy)]
-struct Layout {
-    family: Family,
+pub(in crate::netproxy) struct Layout {
+    pub family: Family,
 }
 
 impl Layout {
@@ -282,7 +286,7 @@ impl Layout {
         vec![of, Expr::Mask { register: 0, mask: cidr.mask().into() }, equals(0, how, octets(cidr.network))]
     }
 
-    fn source_in(self, cidr: Cidr) -> Vec<Expr> {
+    pub fn source_in(self, cidr: Cidr) -> Vec<Expr> {
         self.inside(self.source(0), cidr, Compare::Equal)
     }
 
@@ -290,7 +294,7 @@ impl Layout {
         self.inside(self.source(0), cidr, Compare::NotEqual)
     }
 
-    fn destination_in(self, cidr: Cidr) -> Vec<Expr> {
+    pub fn destination_in(self, cidr: Cidr) -> Vec<Expr> {
         self.inside(self.destination(0), cidr, Compare::Equal)
     }
 
@@ -365,7 +369,7 @@ pub fn chains(setting: &Setting) -> Vec<Chain> {
     let mut chains = vec![reject_chain()];
     chains.extend(service_chains(setting));
     chains.extend(filter_chains(setting));
-    chains.extend(masquerade_chains(setting));
+    chains.extend(masquerade::chains(setting));
     chains
 }
 
@@ -461,44 +465,6 @@ fn filter_chains(setting: &Setting) -> Vec<Chain> {
     ]
 }
 
-/// Whose address a packet leaves with. Towards a pod of this node nothing needs hiding, since the answer comes back
-/// through here anyway: clients of node ports keep their address there.
-fn masquerade_chains(setting: &Setting) -> Vec<Chain> {
-    let l = Layout { family: setting.family };
-    let as_node =
-        || vec![Expr::Immediate { into: 0, value: octets(setting.node).into() }, Expr::SourceNat { address: 0 }];
-    let hide = || vec![Expr::Masquerade];
-    let hairpin = vec![l.source(0), l.destination(l.address()), Expr::Member { set: HAIRPIN.name, key: 0 }];
-    let to_pod = || output_name(&setting.interface_prefix, Compare::Equal);
-    let to_elsewhere = || output_name(&setting.interface_prefix, Compare::NotEqual);
-    let was = |map: &'static Set| vec![Expr::Lookup { map: map.name, key: 0, into: 0 }];
-    let original_node_front = || vec![proto(0), Expr::Conntrack { key: Conntrack::OriginalDestinationPort, into: 1 }];
-    let was_cluster_ip = || {
-        let original = Expr::Conntrack { key: Conntrack::OriginalDestination, into: 0 };
-        l.inside(original, setting.services, Compare::Equal)
-    };
-    let postrouting = vec![
-        rule([destination_was_translated(), hairpin, as_node()]),
-        // The node's own call of a node port on localhost.
-        rule([to_pod(), l.source_in(l.loopback()), as_node()]),
-        rule([to_elsewhere(), destination_was_translated(), jump("masquerade-services")]),
-        rule([to_elsewhere(), l.source_in(setting.cluster), l.destination_not_in(setting.cluster), hide()]),
-    ];
-    let services = vec![
-        rule([was_cluster_ip(), l.source_not_in(setting.cluster), hide()]),
-        rule([l.original_front(), was(&EXTERNAL), hide()]),
-        rule([original_node_front(), was(&NODEPORTS), hide()]),
-    ];
-    vec![
-        Chain { name: "masquerade-services".into(), base: None, rules: services },
-        Chain {
-            name: "nat-postrouting".into(),
-            base: Some(Base { kind: Kind::Nat, hook: Hook::Postrouting, priority: libc::NF_IP_PRI_NAT_SRC }),
-            rules: postrouting,
-        },
-    ]
-}
-
 /// The chain of a load balancer port with source ranges: the listed sources pass, others are dropped.
 pub fn firewall_chain(name: String, family: Family, ranges: &[Cidr]) -> Chain {
     let l = Layout { family };
@@ -513,10 +479,6 @@ pub fn firewall_chain(name: String, family: Family, ranges: &[Cidr]) -> Chain {
 
 fn input_name(prefix: &str) -> Vec<Expr> {
     vec![Expr::Meta { key: Meta::InputName, into: 0 }, equals(0, Compare::Equal, prefix.as_bytes())]
-}
-
-fn output_name(prefix: &str, how: Compare) -> Vec<Expr> {
-    vec![Expr::Meta { key: Meta::OutputName, into: 0 }, equals(0, how, prefix.as_bytes())]
 }
 
 #[cfg(test)]

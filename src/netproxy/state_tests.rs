@@ -10,6 +10,7 @@ fn state() -> State {
         node: "192.0.2.1".parse().unwrap(),
         dns: None,
         interface_prefix: "kdg".into(),
+        own_pods: true,
     })
 }
 

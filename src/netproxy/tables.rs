@@ -2,8 +2,8 @@
 
 use super::conntrack;
 use super::link::Links;
-use super::net::Family;
-use super::nft::{Chain, Foreign, Nft, Table};
+use super::net::{Cidr, Family};
+use super::nft::{Chain, Foreign, Nft, Pods, Table};
 use super::plan::{Front, Plan};
 use super::rules::{self, Setting};
 use super::state::{Change, Owner, State};
@@ -101,9 +101,11 @@ impl Tables {
     pub fn pass_others(&mut self) -> io::Result<Passed> {
         let mut passed = Passed::default();
         let Some(one) = self.families.first() else { return Ok(passed) };
-        let (table, prefix) = (&one.table.name, &one.state.setting().interface_prefix);
+        let networks: Vec<Cidr> = self.families.iter().map(|one| one.state.setting().cluster).collect();
+        let table = &one.table.name;
+        let pods = Pods { interfaces: &one.state.setting().interface_prefix, networks: &networks };
         for chain in self.nft.forward_drops(table)? {
-            match self.nft.admit(&chain, prefix, &mark(table)) {
+            match self.nft.admit(&chain, pods, &mark(table)) {
                 Ok(true) => passed.now.push(chain),
                 Ok(false) => (),
                 Err(error) => passed.refused.push((chain, error.to_string())),

@@ -52,6 +52,7 @@ pub async fn start(
         serving,
         client_ca,
         max_pods: node.max_pods,
+        foreign_cni: cluster.overlay == netproxy::overlay::Backend::None,
         dir,
     };
     agent::run(settings, client, line, caches, root.clone()).await.context("agent")
@@ -72,6 +73,7 @@ fn network(node: &config::Node, cluster: &config::Cluster, dir: &Path) -> netpro
         run_dir: node.run_dir.clone(),
         table: "kedge".to_owned(),
         interface_prefix: "kdg".to_owned(),
+        overlay: cluster.overlay,
         cni_conf_dir: dir.join("cni/net.d"),
         cni_bin_dir: dir.join("cni/bin"),
     }

@@ -95,6 +95,14 @@ impl Ipam {
         self.leases.insert(lease.id(), lease);
     }
 
+    /// Hand out addresses of these from now on. Returns leases with addresses outside.
+    pub fn replace_pools(&mut self, pools: Vec<Cidr>) -> Vec<Lease> {
+        self.pools = pools;
+        self.next.clear();
+        let outside = |lease: &&Lease| !lease.addresses.iter().all(|a| self.pools.iter().any(|pool| pool.contains(*a)));
+        self.leases.values().filter(outside).cloned().collect()
+    }
+
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
     }

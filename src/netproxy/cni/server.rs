@@ -3,6 +3,8 @@
 use super::ipam::{self, Id, Ipam, Lease};
 use super::veth::{self, Attachment};
 use super::wire::{self, Answer, Failure, MAX_MESSAGE_BYTES, Made, NetConf, PortMapping, Request, VERSIONS};
+use crate::netproxy::link::Links;
+use crate::netproxy::net::Family;
 use crate::netproxy::plan::{self, HostPort};
 use crate::netproxy::proxy::{Proxy, RunningPod};
 use crate::netproxy::{Shared, host};
@@ -24,6 +26,8 @@ use tracing::{info, warn};
 
 /// Requests worked on at once; more wait in the socket's queue.
 const MAX_AT_ONCE: usize = 32;
+/// How often the ways to pods are looked at.
+const MEND_INTERVAL: Duration = Duration::from_secs(10);
 /// A plugin sends its whole request at once.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -53,6 +57,49 @@ impl Server {
         });
         let ipam = opened.await??;
         Ok(Server { shared, proxy, ipam: Arc::new(Mutex::new(ipam)) })
+    }
+
+    /// The node got another part of the pod networks. Pods that run keep what they have.
+    pub fn replace_pools(&self, pools: Vec<crate::netproxy::net::Cidr>) {
+        let stranded = self.ipam.lock().replace_pools(pools);
+        for lease in stranded {
+            warn!(
+                pod = lease.pod, addresses = ?lease.addresses,
+                "the node's pod network changed: other nodes no longer reach this pod; delete it, so that it starts anew"
+            );
+        }
+    }
+
+    /// Put back what others remove of the ways to pods, again and again.
+    pub fn keep_mended(self: Arc<Self>) {
+        let group = self.shared.group.clone();
+        group.spawn("cni-mend", async move {
+            loop {
+                let server = self.clone();
+                let mended = Group::blocking(move || server.mend()).await;
+                match mended.and_then(|result| result.map_err(Into::into)) {
+                    Ok(0) => (),
+                    Ok(count) => info!(count, "ways to pods were gone; put back"),
+                    Err(error) => warn!(error = format!("{error:#}"), "ways to pods cannot be looked at"),
+                }
+                tokio::time::sleep(MEND_INTERVAL).await;
+            }
+        });
+    }
+
+    fn mend(&self) -> io::Result<usize> {
+        let leases: Vec<Lease> = self.ipam.lock().leases().cloned().collect();
+        let node = self.shared.node_addresses();
+        let mut kernel = Links::open()?;
+        let links = kernel.list()?;
+        let mut routes = kernel.routes(Family::V4)?;
+        routes.extend(kernel.routes(Family::V6)?);
+        let mut count = 0;
+        for lease in &leases {
+            let attachment = attachment(&self.shared, lease, &lease.netns, &node, 0);
+            count += usize::from(attachment.mend(&mut kernel, &links, &routes)?);
+        }
+        Ok(count)
     }
 
     /// Answer at `socket` until the group ends.
@@ -234,10 +281,14 @@ struct Connected {
 
 fn connect(shared: &Shared, lease: &Lease, netns: &Path) -> io::Result<Connected> {
     let node = shared.node_addresses();
-    let attachment = attachment(shared, lease, netns, &node, host::mtu(shared.config.node_ip)?);
+    let attachment = attachment(shared, lease, netns, &node, pod_mtu(&shared.config)?);
     attachment.connect()?;
     let host_interface = attachment.host_interface();
     Ok(Connected { host_interface, host_mac: attachment.host_mac(), mac: attachment.mac_of_pod() })
+}
+
+fn pod_mtu(config: &crate::netproxy::Config) -> io::Result<u32> {
+    Ok(config.overlay.pod_mtu(host::mtu(config.node_ip)?, config.node_ip))
 }
 
 fn attachment<'a>(

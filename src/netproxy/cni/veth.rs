@@ -4,7 +4,7 @@
 //! a permanent neighbour entry: the hardware address of the veth's other end. The node has one route per pod. No bridge
 //! and no ARP, so every packet between pods passes the node's rules, and the first one need not wait.
 
-use crate::netproxy::link::{End, Links, Mac, Route};
+use crate::netproxy::link::{End, Link, Links, Mac, Route};
 use crate::netproxy::net::{Cidr, Family};
 use crate::netproxy::{netns, sysctl};
 use sha2::{Digest, Sha256};
@@ -98,8 +98,8 @@ impl Attachment<'_> {
             pod.add_address(link, *address, false, None)?;
             pod.add_neighbour(link, via, self.host_mac())?;
             let to_gateway = Cidr::new(via, family.bits());
-            pod.add_route(&Route { dst: Some(to_gateway), via: None, link, source: None, family })?;
-            pod.add_route(&Route { dst: None, via: Some(via), link, source: None, family })?;
+            pod.add_route(&Route::to(to_gateway, link))?;
+            pod.add_route(&Route { via: Some(via), ..Route::default_on(family, link) })?;
         }
         Ok(())
     }
@@ -115,9 +115,26 @@ impl Attachment<'_> {
             let family = Family::of(*address);
             let source = self.node.iter().find(|n| Family::of(**n) == family).copied();
             node.add_neighbour(link, *address, self.mac_of_pod())?;
-            node.add_route(&Route { dst: Some(Cidr::new(*address, family.bits())), via: None, link, source, family })?;
+            let route = Route { source, ..Route::to(Cidr::new(*address, family.bits()), link) };
+            // The node may have lost this address of its own: then any serves.
+            node.add_route(&route).or_else(|_| node.add_route(&Route { source: None, ..route }))?;
         }
         Ok(())
+    }
+
+    /// Put the way to the pod back when it is gone: the kernel drops routes with a source that the node no longer has.
+    /// `links` and `routes` are all of the node. True when it was gone.
+    pub fn mend(&self, node: &mut Links, links: &[Link], routes: &[Route]) -> io::Result<bool> {
+        let host = self.host_interface();
+        let Some(link) = links.iter().find(|l| l.name == host) else { return Ok(false) };
+        let has = |address: &IpAddr| {
+            let own = (Some(Cidr::new(*address, Family::of(*address).bits())), Some(link.index));
+            routes.iter().any(|r| (r.dst, r.link) == own)
+        };
+        if self.addresses.iter().all(has) {
+            return Ok(false);
+        }
+        self.node_side(node, &host).map(|()| true)
     }
 
     /// Is everything there?
@@ -135,7 +152,8 @@ impl Attachment<'_> {
             if !inside.contains(address) {
                 return Err(missing(&format!("address {address} of the pod")));
             }
-            if !node.routes(family)?.contains(&(Cidr::new(*address, family.bits()), link.index)) {
+            let own = (Some(Cidr::new(*address, family.bits())), Some(link.index));
+            if !node.routes(family)?.iter().any(|r| (r.dst, r.link) == own) {
                 return Err(missing(&format!("route to {address}")));
             }
         }

@@ -2,8 +2,8 @@
 //! Kubernetes DNS specification 1.1.0.
 
 use crate::cache::{Cache, Index};
+use crate::netproxy::endpoints;
 use crate::netproxy::net::Cidr;
-use crate::netproxy::plan;
 use crate::netproxy::proxy::by_service;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -313,7 +313,7 @@ impl View<'_> {
 
 fn ready(slices: &[Arc<EndpointSlice>]) -> impl Iterator<Item = (&EndpointSlice, &Endpoint)> {
     let endpoints = slices.iter().flat_map(|s| s.endpoints.iter().flatten().map(move |e| (&**s, e)));
-    endpoints.filter(|(_, e)| plan::is_ready(e))
+    endpoints.filter(|(_, e)| endpoints::is_ready(e))
 }
 
 fn address_of(endpoint: &Endpoint) -> Option<IpAddr> {

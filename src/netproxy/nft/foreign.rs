@@ -1,12 +1,13 @@
 //! Chains of other firewalls. An accept in our table does not override a drop in theirs: where one of them drops
-//! forwarded packets by policy (Docker, ufw), two rules at its head let pods' packets pass, marked as ours and taken
-//! away again by cleanup.
+//! forwarded packets by policy (Docker, ufw), rules at its head let pods' packets pass, marked as ours and taken away
+//! again by cleanup.
 
 use super::raw::name;
 use super::transaction::{Transaction, rule};
 use super::{Compare, Expr, Hook, Meta, Nft, Verdict, abi, message_kind, nfgenmsg};
-use crate::netproxy::net::Family;
+use crate::netproxy::net::{Cidr, Family};
 use crate::netproxy::netlink::{Messages, Received, attr, errno, text};
+use crate::netproxy::rules::Layout;
 use nftnl::ProtoFamily;
 use std::fmt;
 use std::io;
@@ -41,8 +42,37 @@ struct Guest {
 /// what it has allocated when it refuses a longer one.
 const MARK_BYTES: usize = 125;
 
-/// Both directions.
-const RULES_PER_CHAIN: usize = 2;
+/// What to let pass: both directions of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Pods<'a> {
+    /// Start of the names of pods' interfaces and of the overlay's.
+    pub interfaces: &'a str,
+    /// For what passes from one node's link to another's.
+    pub networks: &'a [Cidr],
+}
+
+impl Pods<'_> {
+    /// The conditions of the rules for a chain.
+    fn conditions(&self, chain: &Foreign) -> Vec<Vec<Expr>> {
+        let by_name = [Meta::InputName, Meta::OutputName].map(|name| {
+            let with = self.interfaces.as_bytes().into();
+            vec![Expr::Meta { key: name, into: 0 }, Expr::Compare { register: 0, how: Compare::Equal, with }]
+        });
+        let known = |cidr: &&Cidr| [libc::NFPROTO_INET as u8, cidr.family().number()].contains(&chain.family);
+        let of_network = |cidr: &Cidr| [Layout::source_in, Layout::destination_in].map(|side| of_family(*cidr, side));
+        by_name.into_iter().chain(self.networks.iter().filter(known).flat_map(of_network)).collect()
+    }
+}
+
+/// In a chain of both families the packet's own must be looked at first.
+fn of_family(cidr: Cidr, side: fn(Layout, Cidr) -> Vec<Expr>) -> Vec<Expr> {
+    let family = cidr.family();
+    let with = [family.number()].into();
+    let mut exprs =
+        vec![Expr::Meta { key: Meta::NfProto, into: 0 }, Expr::Compare { register: 0, how: Compare::Equal, with }];
+    exprs.extend(side(Layout { family }, cidr));
+    exprs
+}
 
 impl Nft {
     /// Chains, not of the table `ours`, that drop forwarded packets by policy. firewalld rejects by its last rule
@@ -78,19 +108,20 @@ impl Nft {
         Ok(found)
     }
 
-    /// Let packets of interfaces that start with `prefix` pass a foreign chain. True when that was not so before.
-    pub fn admit(&mut self, chain: &Foreign, prefix: &str, mark: &str) -> io::Result<bool> {
+    /// Let pods' packets pass a foreign chain. True when that was not so before.
+    pub fn admit(&mut self, chain: &Foreign, pods: Pods<'_>, mark: &str) -> io::Result<bool> {
         let there = self.guests(mark)?;
         let here: Vec<_> = there.into_iter().filter(|guest| guest.chain == *chain).collect();
-        if here.len() == RULES_PER_CHAIN {
+        let conditions = pods.conditions(chain);
+        if here.len() == conditions.len() {
             return Ok(false);
         }
         let mut transaction = Transaction::default();
         for guest in &here {
             drop_guest(&mut transaction, guest)?;
         }
-        for name in [Meta::InputName, Meta::OutputName] {
-            put_guest(&mut transaction, chain, name, prefix, mark)?;
+        for condition in conditions {
+            put_guest(&mut transaction, chain, condition, mark)?;
         }
         self.send_unless_gone(transaction)?;
         Ok(true)
@@ -154,18 +185,8 @@ impl Foreign {
     }
 }
 
-fn put_guest(
-    transaction: &mut Transaction,
-    chain: &Foreign,
-    interface: Meta,
-    prefix: &str,
-    mark: &str,
-) -> io::Result<()> {
-    let exprs = [
-        Expr::Meta { key: interface, into: 0 },
-        Expr::Compare { register: 0, how: Compare::Equal, with: prefix.as_bytes().into() },
-        Expr::Verdict(Verdict::Accept),
-    ];
+fn put_guest(transaction: &mut Transaction, chain: &Foreign, condition: Vec<Expr>, mark: &str) -> io::Result<()> {
+    let exprs: Vec<_> = condition.into_iter().chain([Expr::Verdict(Verdict::Accept)]).collect();
     if mark.len() > MARK_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("too long as a comment: {mark}")));
     }

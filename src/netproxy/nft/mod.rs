@@ -11,7 +11,7 @@ mod transaction;
 
 use super::net::Family;
 use super::netlink::{Messages, Received, Socket, attr, errno, text};
-pub use foreign::Foreign;
+pub use foreign::{Foreign, Pods};
 
 use nix::sys::socket::SockProtocol;
 use std::io;
@@ -127,6 +127,8 @@ pub enum Compare {
 pub enum Meta {
     InputName = 6,
     OutputName = 7,
+    /// The IP family, where a table has both.
+    NfProto = 15,
     L4Proto = 16,
 }
 

@@ -1,119 +1,25 @@
-//! Real packets through real rules, in network namespaces made here. They end with the threads and files that hold them.
-//! Need root; without it they say so and pass.
+//! The rules of one node, written by [`Tables`] without anything around them.
 
-use super::cni::veth::Attachment;
-use super::link::Links;
-use super::net::{Cidr, Family};
-use super::plan::{self, Here, HostPort};
-use super::rules::Setting;
-use super::state::Owner;
-use super::tables::Tables;
-use super::{host, netns};
+use super::lab::{Namespace, PATIENCE, root};
 use crate::cache::Key;
+use crate::netproxy::cni::veth::Attachment;
+use crate::netproxy::link::{Links, Route};
+use crate::netproxy::net::{Cidr, Family};
+use crate::netproxy::plan::{self, Here, HostPort};
+use crate::netproxy::rules::Setting;
+use crate::netproxy::state::Owner;
+use crate::netproxy::tables::{self, Tables};
+use crate::netproxy::{host, netns};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::process::Command;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Longest wait for an answer; only what must fail waits this long.
-const PATIENCE: Duration = Duration::from_secs(2);
 const NODE: &str = "192.0.2.1";
 const OUTSIDE: &str = "192.0.2.2";
-
-/// A network namespace that lives as long as this.
-pub struct Namespace {
-    file: File,
-}
-
-impl Namespace {
-    pub fn of_this_thread() -> Self {
-        Namespace { file: File::open("/proc/thread-self/ns/net").unwrap() }
-    }
-
-    pub fn new() -> Self {
-        let make = || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            File::open("/proc/thread-self/ns/net").unwrap()
-        };
-        let file = crate::task::on_own_thread("namespace", make).unwrap();
-        let namespace = Namespace { file };
-        namespace.ip("link set lo up");
-        namespace
-    }
-
-    pub fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
-
-    pub fn run(&self, program: &str, arguments: &str) -> String {
-        netns::within(&self.path(), || {
-            let out = Command::new(program).args(arguments.split(' ')).output()?;
-            assert!(out.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&out.stderr));
-            Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-        })
-        .unwrap()
-    }
-
-    pub fn ip(&self, arguments: &str) -> String {
-        self.run("ip", arguments)
-    }
-
-    /// A server that answers every connection with its name and the caller's address.
-    pub fn serve(&self, name: &'static str, port: u16) {
-        let listener = netns::within(&self.path(), || TcpListener::bind(("0.0.0.0", port))).unwrap();
-        crate::task::thread("test server", move || {
-            for stream in listener.incoming().flatten() {
-                let caller = stream.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default();
-                let _ = (&stream).write_all(format!("{name} {caller}").as_bytes());
-            }
-        })
-        .unwrap();
-    }
-
-    fn serve_udp(&self, name: &'static str, port: u16) {
-        let socket = netns::within(&self.path(), || UdpSocket::bind(("0.0.0.0", port))).unwrap();
-        crate::task::thread("test server", move || {
-            let mut buffer = [0; 64];
-            while let Ok((_, caller)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(name.as_bytes(), caller);
-            }
-        })
-        .unwrap();
-    }
-
-    /// "name caller's-address" of whoever answers.
-    pub fn call(&self, target: &str) -> io::Result<String> {
-        let target: SocketAddr = target.parse().unwrap();
-        let mut stream = netns::within(&self.path(), || TcpStream::connect_timeout(&target, PATIENCE))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    }
-
-    pub fn refused(&self, target: &str) {
-        assert_eq!(self.call(target).unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "{target}");
-    }
-
-    /// Who answers how often.
-    fn spread(&self, target: &str, calls: usize) -> BTreeMap<String, usize> {
-        let mut seen = BTreeMap::new();
-        for _ in 0..calls {
-            let answer = self.call(target).unwrap_or_else(|e| panic!("{target}: {e}"));
-            *seen.entry(answer.split(' ').next().unwrap().to_owned()).or_default() += 1;
-        }
-        seen
-    }
-}
 
 /// A node with an uplink to a machine outside, and pods.
 struct Node {
@@ -124,21 +30,15 @@ struct Node {
 }
 
 impl Node {
-    fn new() -> Self {
+    /// None without root.
+    fn new() -> Option<Self> {
+        if !root() {
+            return None;
+        }
         let (ns, outside) = (Namespace::new(), Namespace::new());
-        ns.ip("link add uplink type veth peer name far");
-        let far = outside.file.as_raw_fd();
-        netns::within(&ns.path(), || {
-            let out = Command::new("ip")
-                .args(["link", "set", "far", "netns", &format!("/proc/{}/fd/{far}", std::process::id())])
-                .output()?;
-            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-            Ok(())
-        })
-        .unwrap();
+        ns.wire("uplink", &outside, "far");
         for (namespace, link, address) in [(&ns, "uplink", NODE), (&outside, "far", OUTSIDE)] {
             namespace.ip(&format!("address add {address}/24 dev {link}"));
-            namespace.ip(&format!("link set {link} up"));
         }
         ns.ip(&format!("route add default via {OUTSIDE}"));
         let setting = Setting {
@@ -148,6 +48,7 @@ impl Node {
             node: NODE.parse().unwrap(),
             dns: Some("10.43.0.10".parse().unwrap()),
             interface_prefix: "kdg".into(),
+            own_pods: true,
         };
         let settings = vec![setting.clone()];
         let tables = netns::within(&ns.path(), || {
@@ -157,7 +58,7 @@ impl Node {
             Ok(tables)
         })
         .unwrap();
-        Node { ns, outside, tables, setting }
+        Some(Node { ns, outside, tables, setting })
     }
 
     fn pod(&mut self, id: &str, address: &str, host_ports: &[HostPort]) -> Namespace {
@@ -182,6 +83,11 @@ impl Node {
         self.tables.replace(Family::V4, &Owner::Pod(id.into()), plan::pod(address, host_ports));
         self.apply();
         pod
+    }
+
+    /// Pods one (10.42.0.2), two (10.42.0.3), and a client (10.42.0.4).
+    fn pods(&mut self) -> [Namespace; 3] {
+        [("one", "10.42.0.2"), ("two", "10.42.0.3"), ("client", "10.42.0.4")].map(|(id, ip)| self.pod(id, ip, &[]))
     }
 
     fn apply(&mut self) {
@@ -213,17 +119,9 @@ impl Node {
             "ports": [{ "name": "", "port": 8080, "protocol": protocol }],
         }))
         .unwrap();
-        let here = Here { node_name: "here", node_ip: self.setting.node, family: Family::V4 };
+        let here = Here { node_name: "here", zone: "", node_ip: self.setting.node, family: Family::V4 };
         (Owner::Service(Key::new("default", name)), plan::service(&service, &[Arc::new(slice)], here))
     }
-}
-
-pub fn root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: needs root");
-    }
-    root
 }
 
 fn port80() -> serde_json::Value {
@@ -232,13 +130,8 @@ fn port80() -> serde_json::Value {
 
 #[test]
 fn services_reach_their_endpoints() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
-    let one = node.pod("one", "10.42.0.2", &[]);
-    let two = node.pod("two", "10.42.0.3", &[]);
-    let client = node.pod("client", "10.42.0.4", &[]);
+    let Some(mut node) = Node::new() else { return };
+    let [one, two, client] = node.pods();
     one.serve("one", 8080);
     two.serve("two", 8080);
     let spec = json!({ "type": "NodePort", "clusterIP": "10.43.0.80", "externalIPs": ["198.51.100.7"],
@@ -281,13 +174,8 @@ fn services_reach_their_endpoints() {
 
 #[test]
 fn affinity_holds_until_its_endpoint_goes() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
-    let one = node.pod("one", "10.42.0.2", &[]);
-    let two = node.pod("two", "10.42.0.3", &[]);
-    let client = node.pod("client", "10.42.0.4", &[]);
+    let Some(mut node) = Node::new() else { return };
+    let [one, two, client] = node.pods();
     one.serve("10.42.0.2", 8080);
     two.serve("10.42.0.3", 8080);
     let spec = json!({ "clusterIP": "10.43.0.80", "sessionAffinity": "ClientIP", "ports": port80() });
@@ -310,13 +198,8 @@ fn affinity_holds_until_its_endpoint_goes() {
 
 #[test]
 fn local_policies_use_this_node_only() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
-    let one = node.pod("one", "10.42.0.2", &[]);
-    let two = node.pod("two", "10.42.0.3", &[]);
-    let client = node.pod("client", "10.42.0.4", &[]);
+    let Some(mut node) = Node::new() else { return };
+    let [one, two, client] = node.pods();
     one.serve("one", 8080);
     two.serve("two", 8080);
     // "two" counts as another node's.
@@ -337,10 +220,7 @@ fn local_policies_use_this_node_only() {
 
 #[test]
 fn load_balancer_addresses_obey_source_ranges() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
+    let Some(mut node) = Node::new() else { return };
     let one = node.pod("one", "10.42.0.2", &[]);
     one.serve("one", 8080);
     let spec = |range: &str| {
@@ -355,13 +235,8 @@ fn load_balancer_addresses_obey_source_ranges() {
 
 #[test]
 fn udp_leaves_an_endpoint_that_is_gone() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
-    let one = node.pod("one", "10.42.0.2", &[]);
-    let two = node.pod("two", "10.42.0.3", &[]);
-    let client = node.pod("client", "10.42.0.4", &[]);
+    let Some(mut node) = Node::new() else { return };
+    let [one, two, client] = node.pods();
     one.serve_udp("one", 8080);
     two.serve_udp("two", 8080);
     let spec = json!({ "type": "NodePort", "clusterIP": "10.43.0.80",
@@ -385,10 +260,7 @@ fn udp_leaves_an_endpoint_that_is_gone() {
 
 #[test]
 fn host_ports_lead_to_their_pod() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
+    let Some(mut node) = Node::new() else { return };
     let tcp = |host_ip: Option<&str>, host_port| HostPort {
         host_ip: host_ip.map(|ip| ip.parse().unwrap()),
         host_port,
@@ -413,10 +285,7 @@ fn host_ports_lead_to_their_pod() {
 
 #[test]
 fn pods_leave_the_cluster_as_the_node() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
+    let Some(mut node) = Node::new() else { return };
     let client = node.pod("client", "10.42.0.4", &[]);
     node.outside.serve("outside", 8080);
     assert_eq!(client.call("192.0.2.2:8080").unwrap(), "outside 192.0.2.1");
@@ -428,13 +297,8 @@ fn pods_leave_the_cluster_as_the_node() {
     let guarded = netns::within(&client.path(), || {
         let mut links = Links::open()?;
         let link = links.by_name("eth0")?.unwrap().index;
-        links.add_route(&super::link::Route {
-            dst: Some("127.9.9.9/32".parse::<Cidr>().unwrap()),
-            via: Some("169.254.1.1".parse().unwrap()),
-            link,
-            source: None,
-            family: Family::V4,
-        })
+        let to: Cidr = "127.9.9.9/32".parse().unwrap();
+        links.add_route(&Route { via: Some("169.254.1.1".parse().unwrap()), ..Route::to(to, link) })
     });
     let _ = guarded;
     assert!(client.call("127.9.9.9:8081").is_err());
@@ -442,10 +306,7 @@ fn pods_leave_the_cluster_as_the_node() {
 
 #[test]
 fn pods_pass_a_firewall_that_drops_what_is_forwarded() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
+    let Some(mut node) = Node::new() else { return };
     let one = node.pod("one", "10.42.0.2", &[]);
     let two = node.pod("two", "10.42.0.3", &[]);
     one.serve("one", 8080);
@@ -458,7 +319,7 @@ fn pods_pass_a_firewall_that_drops_what_is_forwarded() {
     assert_eq!(passed.now.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ip filter FORWARD"]);
     assert_eq!(admit(&mut node.tables), Default::default(), "once");
     assert!(two.call("10.42.0.2:8080").is_ok() && two.call("192.0.2.2:8080").is_ok());
-    netns::within(&node.ns.path(), || super::tables::remove("kedge-test")).unwrap();
+    netns::within(&node.ns.path(), || tables::remove("kedge-test")).unwrap();
     assert!(!node.ns.run("nft", "list ruleset").contains("kedge-test"), "taken away again");
 }
 
@@ -466,10 +327,7 @@ fn pods_pass_a_firewall_that_drops_what_is_forwarded() {
 #[test]
 #[ignore = "measures"]
 fn ten_thousand_services() {
-    if !root() {
-        return;
-    }
-    let mut node = Node::new();
+    let Some(mut node) = Node::new() else { return };
     let spec = |n: u32| {
         let ip = std::net::Ipv4Addr::from(0x0a2b_0000 + n);
         json!({ "type": "NodePort", "clusterIP": ip.to_string(), "ports": [{ "port": 80, "nodePort": 30000 + n % 2767 }] })

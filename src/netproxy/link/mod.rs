@@ -1,6 +1,27 @@
 //! Links, addresses, routes and neighbours by rtnetlink(7).
+//!
+//! | module | what it is |
+//! |---|---|
+//! | here | links and their addresses |
+//! | `route` | the main table |
+//! | `neighbour` | neighbours and forwarding entries that need no asking |
+//! | `tunnel` | VXLAN and WireGuard devices |
+//! | `wireguard` | what a WireGuard device is set to |
+//! | `offload` | checksums by the device |
+//! | `monitor` | what others change |
 
-use super::net::{Cidr, Family, address, octets};
+pub mod monitor;
+pub mod neighbour;
+mod offload;
+pub mod route;
+pub mod tunnel;
+pub mod wireguard;
+
+pub use offload::no_tx_checksum;
+pub use route::Route;
+pub use tunnel::Vxlan;
+
+use super::net::{Family, address, octets};
 use super::netlink::{Messages, Received, Socket, attr, errno, text, u32_at};
 use nix::sys::socket::SockProtocol;
 use std::io;
@@ -24,25 +45,16 @@ pub struct Link {
     pub mtu: u32,
     pub mac: Vec<u8>,
     pub up: bool,
-}
-
-/// A route of the main table to add: `dst` None is the default route.
-pub struct Route {
-    pub dst: Option<Cidr>,
-    pub via: Option<IpAddr>,
-    pub link: u32,
-    pub source: Option<IpAddr>,
-    pub family: Family,
+    /// "veth", "vxlan"; empty for a device of hardware.
+    pub kind: String,
+    /// What a VXLAN device was made with.
+    pub vxlan: Option<Vxlan>,
 }
 
 /// Attribute types that `libc` lacks (linux/if_link.h, linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-/// linux/neighbour.h
-const NUD_PERMANENT: u16 = 0x80;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
 
 const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
@@ -119,6 +131,12 @@ impl Links {
         })
     }
 
+    pub fn set_mtu(&mut self, link: u32, mtu: u32) -> io::Result<()> {
+        self.socket.request(libc::RTM_NEWLINK, 0, |m| {
+            m.raw(&ifinfo(link, 0)).ne32(libc::IFLA_MTU, mtu);
+        })
+    }
+
     /// Delete a link; the other end of a veth goes with it. True when it was there.
     pub fn delete(&mut self, name: &str) -> io::Result<bool> {
         let body = |m: &mut Messages| {
@@ -168,51 +186,6 @@ impl Links {
         )?;
         Ok(found)
     }
-
-    pub fn add_route(&mut self, route: &Route) -> io::Result<()> {
-        self.socket.request(libc::RTM_NEWROUTE, REPLACE, |m| write_route(m, route))
-    }
-
-    /// True when the route was there.
-    pub fn delete_route(&mut self, route: &Route) -> io::Result<bool> {
-        let deleted = self.socket.request(libc::RTM_DELROUTE, 0, |m| write_route(m, route));
-        gone_is_fine(deleted, &[libc::ESRCH, libc::ENODEV])
-    }
-
-    /// The main table's routes to networks: destination and link.
-    pub fn routes(&mut self, family: Family) -> io::Result<Vec<(Cidr, u32)>> {
-        let mut found = Vec::new();
-        let mut header = [0; 12];
-        header[0] = family.number();
-        self.socket.query(
-            libc::RTM_GETROUTE,
-            libc::NLM_F_DUMP,
-            |m| {
-                m.raw(&header);
-            },
-            |m| {
-                let (Some(prefix), Some(table)) = (m.body.get(1), m.body.get(4)) else { return };
-                let attrs = m.body.get(12..).unwrap_or_default();
-                let destination = attr(attrs, libc::RTA_DST).and_then(address);
-                let link = attr(attrs, libc::RTA_OIF).and_then(|v| u32_at(v, 0));
-                if let (Some(destination), Some(link), true) = (destination, link, *table == libc::RT_TABLE_MAIN) {
-                    found.push((Cidr::new(destination, *prefix), link));
-                }
-            },
-        )?;
-        Ok(found)
-    }
-
-    /// A neighbour entry that needs no asking and never ages.
-    pub fn add_neighbour(&mut self, link: u32, neighbour: IpAddr, mac: Mac) -> io::Result<()> {
-        self.socket.request(libc::RTM_NEWNEIGH, REPLACE, |m| {
-            let mut header = [0; 12];
-            header[0] = Family::of(neighbour).number();
-            header[4..8].copy_from_slice(&link.to_ne_bytes());
-            header[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-            m.raw(&header).attr(NDA_DST, &octets(neighbour)).attr(NDA_LLADDR, &mac);
-        })
-    }
 }
 
 /// True for done, false for an error that says it was already so.
@@ -225,12 +198,15 @@ fn gone_is_fine(result: io::Result<()>, fine: &[i32]) -> io::Result<bool> {
 
 fn link_of(body: &[u8]) -> Option<Link> {
     let attrs = body.get(16..)?;
+    let info = |kind| attr(attrs, libc::IFLA_LINKINFO).and_then(|info| attr(info, kind));
     Some(Link {
         index: u32_at(body, 4)?,
         name: text(attr(attrs, libc::IFLA_IFNAME)?),
         mtu: attr(attrs, libc::IFLA_MTU).and_then(|v| u32_at(v, 0)).unwrap_or(0),
         mac: attr(attrs, libc::IFLA_ADDRESS).unwrap_or_default().to_vec(),
         up: u32_at(body, 8)? & libc::IFF_UP as u32 != 0,
+        kind: info(libc::IFLA_INFO_KIND).map(text).unwrap_or_default(),
+        vxlan: info(libc::IFLA_INFO_DATA).and_then(tunnel::vxlan_of),
     })
 }
 
@@ -247,21 +223,4 @@ fn ifaddr(address: IpAddr, scope: u8, link: u32) -> [u8; 8] {
     let mut header = [family.number(), family.bits(), 0, scope, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&link.to_ne_bytes());
     header
-}
-
-fn write_route(m: &mut Messages, route: &Route) {
-    let scope = if route.via.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
-    let prefix = route.dst.map_or(0, |d| d.prefix);
-    let (table, protocol, kind) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RTN_UNICAST);
-    m.raw(&[route.family.number(), prefix, 0, 0, table, protocol, scope, kind, 0, 0, 0, 0]);
-    if let Some(dst) = route.dst {
-        m.attr(libc::RTA_DST, &octets(dst.network));
-    }
-    if let Some(via) = route.via {
-        m.attr(libc::RTA_GATEWAY, &octets(via));
-    }
-    if let Some(source) = route.source {
-        m.attr(libc::RTA_PREFSRC, &octets(source));
-    }
-    m.ne32(libc::RTA_OIF, route.link);
 }
