@@ -9,7 +9,9 @@ use crate::controllers::writes::{STALE_PAUSE, Writes};
 use crate::controllers::{Context, labels::Labels};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -238,7 +240,9 @@ fn labels(service: &Service) -> Labels {
 
 fn endpoint(service: &Service, member: &Member, address: String, zone: &dyn Fn(&str) -> Option<String>) -> Endpoint {
     let node = member.node();
+    let zone = node.as_deref().and_then(zone);
     Endpoint {
+        hints: hints(service, member, node.as_deref(), zone.as_deref()),
         addresses: vec![address],
         conditions: Some(EndpointConditions {
             ready: Some(member.ready),
@@ -246,11 +250,23 @@ fn endpoint(service: &Service, member: &Member, address: String, zone: &dyn Fn(&
             terminating: Some(member.terminating),
         }),
         hostname: member.hostname(service),
-        zone: node.as_deref().and_then(zone),
+        zone,
         node_name: node,
         target_ref: Some(member.reference()),
         ..Default::default()
     }
+}
+
+/// For whom a ready endpoint is, as `spec.trafficDistribution` asks (KEP-4444, KEP-3015): proxies do the choosing.
+fn hints(service: &Service, member: &Member, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let asked = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let same_node = asked == "PreferSameNode";
+    if !member.ready || !(same_node || ["PreferClose", "PreferSameZone"].contains(&asked)) {
+        return None;
+    }
+    let for_nodes = node.filter(|_| same_node).map(|name| vec![ForNode { name: name.to_owned() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    (for_nodes.is_some() || for_zones.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 fn ports(member: &Member, ports: &[ServicePort]) -> Vec<EndpointPort> {

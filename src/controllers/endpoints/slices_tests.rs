@@ -132,3 +132,27 @@ fn headless_and_dual_stack() {
     assert_eq!(told[0].1.hostname.as_deref(), Some("db-0"));
     assert!(plan.create[0].metadata.labels.as_ref().unwrap().contains_key(HEADLESS));
 }
+
+#[test]
+fn traffic_distribution_becomes_hints() {
+    let unready = |p: &mut Value| p["status"]["conditions"][0]["status"] = "False".into();
+    let elsewhere = |p: &mut Value| p["spec"]["nodeName"] = "without-zone".into();
+    let pods = [pod(0, |_| ()), pod(1, unready), pod(2, elsewhere)];
+    let zone = json!([{"name": "z1"}]);
+    let node = |name: &str| json!([{"name": name}]);
+    for (asked, expected) in [
+        ("PreferSameZone", [json!({"forZones": zone}), Value::Null, Value::Null]),
+        ("PreferClose", [json!({"forZones": zone}), Value::Null, Value::Null]),
+        (
+            "PreferSameNode",
+            [json!({"forZones": zone, "forNodes": node("n1")}), Value::Null, json!({"forNodes": node("without-zone")})],
+        ),
+        ("other", [Value::Null, Value::Null, Value::Null]),
+    ] {
+        let service = service(|s| s["spec"]["trafficDistribution"] = asked.into());
+        let plan = planned(&service, &pods, &[]);
+        let endpoints = plan.create[0].endpoints.clone().unwrap();
+        let hints: Vec<_> = endpoints.iter().map(|e| serde_json::to_value(&e.hints).unwrap()).collect();
+        assert_eq!(hints, expected, "{asked}");
+    }
+}
