@@ -2,7 +2,9 @@
 # Install kedge on this host and wait until its node is Ready.
 #
 #   ./install.sh [server flags]                        from a checkout, or with the executable beside this script
+#   ./install.sh agent --server URL --token TOKEN      as a further node of the cluster at URL
 #   curl -sfL URL/install.sh | sh -s - [server flags]  with KEDGE_RELEASE_URL or KEDGE_BINARY set
+#   curl -sfL … | KEDGE_SERVER=… KEDGE_TOKEN=… sh -    as a further node
 #
 # Where the executable comes from, first match:
 #   KEDGE_BINARY=/path/to/kedge    this file
@@ -10,8 +12,8 @@
 #   a checkout                     built with cargo (takes minutes)
 #   KEDGE_RELEASE_URL=https://…    downloaded, checked against URL/kedge-linux-ARCH.sha256
 #
-# Server flags (--https-listen-port 7443, …) are kept in /etc/kedge/config.yaml.d/50-install.yaml; a later run without
-# flags keeps them. Safe to run again: it upgrades in place and leaves pods running.
+# Flags (--https-listen-port 7443, …) are kept in /etc/kedge/config.yaml.d/50-install.yaml; a later run without flags
+# keeps them, and keeps the host a server or an agent. Safe to run again: it upgrades in place and leaves pods running.
 #
 #   KEDGE_SKIP_START=1    install only
 #   KEDGE_SKIP_PACKAGES=1 install no packages, only say what is missing
@@ -163,13 +165,38 @@ install_executable() {
 
 # ---------------------------------------------------------------- settings and service
 
+role() { # server or agent: said, or by the address of a server, or as it was
+    case "${1:-}" in
+        server | agent) echo "$1"; return ;;
+    esac
+    case " $*" in
+        *" --server"*) echo agent; return ;;
+    esac
+    if [ -n "${KEDGE_SERVER:-}" ] || { [ $# -eq 0 ] && grep -qs '^server:' "$DROPIN"; }; then
+        echo agent
+    else
+        echo server
+    fi
+}
+
 keep_flags() { # --key value, --key=value, --switch → lines of YAML
-    [ $# -gt 0 ] || return 0
-    [ "$1" = server ] && shift
+    case "${1:-}" in
+        server | agent) shift ;;
+    esac
+    # The service does not see this shell's variables.
+    case " $*" in
+        *" --server"*) ;;
+        *) [ -z "${KEDGE_SERVER:-}" ] || set -- "$@" --server "$KEDGE_SERVER" ;;
+    esac
+    case " $*" in
+        *" --token"*) ;;
+        *) [ -z "${KEDGE_TOKEN:-}" ] || set -- "$@" --token "$KEDGE_TOKEN" ;;
+    esac
     [ $# -gt 0 ] || return 0
     mkdir -p "$(dirname "$DROPIN")"
     tmp=$DROPIN.new
-    : >"$tmp"
+    # It may hold the token.
+    (umask 077; : >"$tmp")
     while [ $# -gt 0 ]; do
         case "$1" in
             --*=*) key=${1%%=*}; key=${key#--}; value=${1#*=}; shift ;;
@@ -196,7 +223,7 @@ running_pid() {
 
 start() {
     if has_systemd; then
-        "$BIN" unit >"$UNIT.new" && mv -f "$UNIT.new" "$UNIT"
+        "$BIN" unit "$ROLE" >"$UNIT.new" && mv -f "$UNIT.new" "$UNIT"
         systemctl daemon-reload
         systemctl enable -q kedge.service
         say "starting kedge.service"
@@ -209,8 +236,8 @@ start() {
         for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     fi
     say "no systemd here: starting kedge in the background (log: $LOG, pid file: $RUN_DIR/kedge.pid)"
-    say "  nothing starts it again after a reboot: run this script again, or 'kedge server' from your init"
-    setsid nohup "$BIN" server >>"$LOG" 2>&1 </dev/null &
+    say "  nothing starts it again after a reboot: run this script again, or 'kedge $ROLE' from your init"
+    setsid nohup "$BIN" "$ROLE" >>"$LOG" 2>&1 </dev/null &
     STARTED=$!
 }
 
@@ -223,6 +250,19 @@ wait_ready() {
 }
 
 next_steps() {
+    if [ "$ROLE" = agent ]; then
+        cat <<EOF
+
+This host is a node of the cluster now. On the server:
+
+  kubectl get nodes -o wide
+
+  kedge status      what runs here
+  kedge check       what this host can do
+  kedge uninstall   remove it all from this host (then, on the server: kubectl delete node NAME)
+EOF
+        return
+    fi
     cat <<EOF
 
 kedge runs. What to type next:
@@ -235,6 +275,10 @@ kedge runs. What to type next:
   kedge status      what runs here
   kedge check       what this host can do
   kedge uninstall   remove it all
+
+Another host joins with what this prints:
+
+  kedge token create --print-join-command
 EOF
     have kubectl || printf '\nThere is no kubectl on this host yet: https://kubernetes.io/docs/tasks/tools/\n'
 }
@@ -243,13 +287,14 @@ main() {
     self=$(here || true)
     as_root "${self:+$self/$(basename "$0")}" "$@"
     [ "$(uname -s)" = Linux ] || die "kedge runs on Linux"
+    ROLE=$(role "$@")
     packages containerd:containerd runc:runc
     # Debian's containerd package starts a containerd of its own; kedge uses its own and leaves that one alone.
     executable
     install_executable
     keep_flags "$@"
     if [ -n "${KEDGE_SKIP_START:-}" ]; then
-        has_systemd && "$BIN" unit >"$UNIT"
+        has_systemd && "$BIN" unit "$ROLE" >"$UNIT"
         say "installed, not started (KEDGE_SKIP_START)"
         return
     fi

@@ -12,6 +12,10 @@ pub struct Args {
     #[arg(long, default_value_t = 6443)]
     https_listen_port: u16,
 
+    /// This host is to be an agent of the server there (https://HOST:6443): can it be reached?
+    #[arg(long, env = "KEDGE_SERVER", value_name = "URL")]
+    server: Option<String>,
+
     /// Port of the kubelet's API.
     #[arg(long, default_value_t = 10250)]
     kubelet_port: u16,
@@ -20,6 +24,9 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = crate::config::DATA_DIR)]
     data_dir: std::path::PathBuf,
 }
+
+/// How long the server may take to answer.
+const SERVER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 enum Finding {
     Ok(String),
@@ -46,7 +53,10 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         tunnels(),
         program("containerd", "apt-get install containerd"),
         program("runc", "apt-get install runc (or crun)"),
-        port("API", args.https_listen_port, "choose another with --https-listen-port"),
+        match &args.server {
+            Some(url) => server(url),
+            None => port("API", args.https_listen_port, "choose another with --https-listen-port"),
+        },
         port("kubelet", args.kubelet_port, "choose another with --kubelet-port"),
         space(&args.data_dir),
         forwarding(),
@@ -66,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
         }
     }
     if bad > 0 {
-        println!("{bad} to mend before `kedge server` can run pods here");
+        println!("{bad} to mend before kedge can run pods here");
     }
     Ok(i32::from(bad > 0))
 }
@@ -194,6 +204,21 @@ fn port(whose: &str, number: u16, fix: &str) -> Finding {
         Ok(_) => Good(format!("port {number} ({whose}) is free")),
         Err(_) if crate::cli::daemon::is_running() => Good(format!("port {number} ({whose}) is used by kedge")),
         Err(error) => Bad(format!("port {number} ({whose}): {error}"), fix.to_owned()),
+    }
+}
+
+/// The server's own answer to everyone: its CA.
+fn server(url: &str) -> Finding {
+    let ask = async {
+        let url = crate::config::ServerUrl::parse(url)?;
+        let client = crate::join::client(&url, None, crate::join::As::Nobody)?;
+        let request = http::Request::get(crate::join::CA_PATH).body(Vec::new())?;
+        let answer = tokio::time::timeout(SERVER_PATIENCE, client.request_text(request)).await;
+        answer?.map_err(|error| anyhow::anyhow!("{}", crate::join::failure::of(&error, &url)))
+    };
+    match super::block_on(ask) {
+        Ok(_) => Good(format!("the server at {url} answers")),
+        Err(error) => Bad(format!("{error:#}"), "an agent needs no more than this one port of the server".to_owned()),
     }
 }
 

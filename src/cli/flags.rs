@@ -163,6 +163,11 @@ pub struct Server {
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG_MODE", value_name = "MODE", default_value = "0600")]
     pub write_kubeconfig_mode: String,
 
+    /// Life of the certificates that are issued, in seconds (for trying out renewal).
+    #[arg(long, env = "KEDGE_CERTIFICATE_TTL", value_name = "SECONDS", hide = true,
+          value_parser = clap::value_parser!(u64).range(10..=315_360_000))]
+    pub certificate_ttl: Option<u64>,
+
     #[command(flatten)]
     pub node: Node,
 }

@@ -1,12 +1,14 @@
 //! The command line: one file per subcommand, one line in [`Command`]. Every flag is declared once, in [`flags`];
 //! flag, `KEDGE_*` variable, configuration key, default and help derive from that declaration.
 
+mod certificate;
 mod check;
 mod daemon;
 mod file;
 pub mod flags;
 mod kubectl;
 mod status;
+mod token;
 mod uninstall;
 mod unit;
 mod version;
@@ -32,12 +34,16 @@ enum Command {
     Status(status::Args),
     /// Run the kubectl on PATH with this cluster's kubeconfig.
     Kubectl(kubectl::Args),
+    /// What hosts join the cluster with.
+    Token(token::Args),
+    /// When this host's certificates end, and new ones at once.
+    Certificate(certificate::Args),
     /// Check that this host can run kedge; every line that is not ok says what to do.
     Check(check::Args),
     /// Stop kedge and remove everything of it from this host (volumes stay unless --purge-volumes).
     Uninstall(uninstall::Args),
     /// Print the systemd unit that belongs to this executable.
-    Unit,
+    Unit(unit::Args),
     /// Print the version.
     Version,
 }
@@ -88,9 +94,11 @@ fn dispatch(command: Command) -> anyhow::Result<i32> {
         Command::Agent(flags) => daemon::agent(*flags),
         Command::Status(args) => status::run(args),
         Command::Kubectl(args) => kubectl::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Certificate(args) => certificate::run(args),
         Command::Check(args) => check::run(args),
         Command::Uninstall(args) => uninstall::run(args),
-        Command::Unit => unit::run(),
+        Command::Unit(args) => unit::run(args),
         Command::Version => version::run(),
     }
 }

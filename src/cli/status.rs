@@ -1,10 +1,12 @@
 //! `kedge status`: what runs on this host, asked of the API itself.
 
+use crate::join::identity::{Host, Kind};
+use crate::join::{self, As};
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -20,6 +22,9 @@ pub struct Args {
     /// The cluster's admin kubeconfig.
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG", value_name = "FILE", default_value = crate::config::KUBECONFIG)]
     kubeconfig: PathBuf,
+
+    #[arg(long, env = "KEDGE_DATA_DIR", value_name = "DIR", default_value = crate::config::DATA_DIR)]
+    data_dir: PathBuf,
 }
 
 /// How often `--wait` looks.
@@ -43,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
 }
 
 fn finish(report: anyhow::Result<Report>, waited: bool, timeout: u64) -> anyhow::Result<i32> {
-    let report = report.context("the API does not answer; is `kedge server` running?")?;
+    let report = report.context("the API does not answer; does kedge run here, and on the server?")?;
     print!("{report}");
     if report.is_ready() {
         return Ok(0);
@@ -60,6 +65,7 @@ struct Report {
     nodes: Vec<(String, bool, String)>,
     pods: Vec<(String, usize)>,
     figures: Vec<(String, String)>,
+    certificates: Vec<String>,
 }
 
 impl Report {
@@ -69,10 +75,16 @@ impl Report {
 }
 
 async fn look(args: &Args) -> anyhow::Result<Report> {
-    if !args.kubeconfig.exists() {
-        bail!("{} does not exist", args.kubeconfig.display());
-    }
-    let client = crate::client::https(&args.kubeconfig)?;
+    let mut report = match args.kubeconfig.exists() {
+        true => of_cluster(&crate::client::https(&args.kubeconfig)?).await?,
+        false => of_agent(args).await?,
+    };
+    report.certificates = certificates(&args.data_dir);
+    Ok(report)
+}
+
+/// All of it, as the administrator sees it.
+async fn of_cluster(client: &kube::Client) -> anyhow::Result<Report> {
     let version = client.apiserver_version().await?.git_version;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
     let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
@@ -83,7 +95,38 @@ async fn look(args: &Args) -> anyhow::Result<Report> {
         nodes: nodes.items.iter().map(node_line).collect(),
         pods: phases(&pods.items),
         figures: figures(&metrics),
+        certificates: Vec::new(),
     })
+}
+
+/// This node and its pods, as the node sees them.
+async fn of_agent(args: &Args) -> anyhow::Result<Report> {
+    let Some(host) = Host::kept_in(&args.data_dir)? else {
+        bail!("{} does not exist, and no agent has joined from here", args.kubeconfig.display());
+    };
+    let identity = host.kept()?.context("this host has not joined yet")?;
+    let who = As::Node(identity.live(Kind::Client));
+    let client = join::client(&identity.server, Some(&identity.server_ca), who)?;
+    let version = client.apiserver_version().await?.git_version;
+    let node = Api::<Node>::all(client.clone()).get(&identity.node_name).await?;
+    let mine = ListParams::default().fields(&format!("spec.nodeName={}", identity.node_name));
+    let pods = Api::<Pod>::all(client).list(&mine).await?;
+    Ok(Report {
+        version: format!("{version} at {}", identity.server),
+        nodes: vec![node_line(&node)],
+        pods: phases(&pods.items),
+        figures: Vec::new(),
+        certificates: Vec::new(),
+    })
+}
+
+/// The certificate of this host that ends first, and every one that has ended.
+fn certificates(data_dir: &Path) -> Vec<String> {
+    let now = crate::time::now_seconds();
+    let mut found = super::certificate::found(data_dir);
+    found.sort_by_key(|f| f.end);
+    let ended = found.iter().filter(|f| f.end <= now).count();
+    found.iter().take(ended.max(1)).map(|f| format!("{} {}", f.name, f.life(now))).collect()
 }
 
 fn node_line(node: &Node) -> (String, bool, String) {
@@ -133,6 +176,9 @@ impl std::fmt::Display for Report {
         writeln!(f, "pods        {}", if pods.is_empty() { "none".to_owned() } else { pods.join(", ") })?;
         for (label, value) in &self.figures {
             writeln!(f, "{label:<11} {value}")?;
+        }
+        for certificate in &self.certificates {
+            writeln!(f, "certificate {certificate}")?;
         }
         Ok(())
     }

@@ -2,7 +2,14 @@
 
 const UNIT: &str = include_str!("../../systemd/kedge.service");
 
-pub fn run() -> anyhow::Result<i32> {
-    print!("{UNIT}");
+#[derive(clap::Args)]
+pub struct Args {
+    /// What the host is.
+    #[arg(value_parser = ["server", "agent"], default_value = "server")]
+    role: String,
+}
+
+pub fn run(args: Args) -> anyhow::Result<i32> {
+    print!("{}", UNIT.replace("/kedge server", &format!("/kedge {}", args.role)));
     Ok(0)
 }

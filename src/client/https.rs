@@ -112,6 +112,17 @@ pub fn line(path: &Path) -> anyhow::Result<Line> {
     Ok(connect(load(path)?, Speaks::Http2))
 }
 
+/// Server (`https://host:port`) and CA (PEM) of the current context of a kubeconfig file.
+pub fn cluster_of(path: &Path) -> anyhow::Result<(String, Option<Vec<u8>>)> {
+    let config: Kubeconfig = read(path)?;
+    let shown = || format!("kubeconfig {}", path.display());
+    let context = pick(config.contexts, &config.current_context, "context").with_context(shown)?;
+    let cluster = pick(config.clusters, &context.cluster, "cluster").with_context(shown)?;
+    let (data, file) = (&cluster.certificate_authority_data, &cluster.certificate_authority);
+    let ca = pem(data, file, path.parent(), "certificate-authority").with_context(shown)?;
+    Ok((cluster.server, ca))
+}
+
 /// What is known of a server's protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
@@ -127,10 +138,13 @@ pub fn connect(target: Target, speaks: Speaks) -> Line {
 }
 
 fn load(path: &Path) -> anyhow::Result<Target> {
+    target(read(path)?, path.parent()).with_context(|| format!("kubeconfig {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Kubeconfig> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read kubeconfig {shown}"))?;
-    let config = serde_yaml::from_str(&text).with_context(|| format!("cannot parse kubeconfig {shown}"))?;
-    target(config, path.parent()).with_context(|| format!("kubeconfig {shown}"))
+    serde_yaml::from_str(&text).with_context(|| format!("cannot parse kubeconfig {shown}"))
 }
 
 /// Give a request its address and its token.

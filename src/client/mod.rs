@@ -8,7 +8,9 @@ mod line;
 
 pub use line::Line;
 
-pub use https::{Speaks, Target, TokenSource, Trust, connect, protocols, tls, unverified_config};
+pub use https::{
+    Speaks, Target, TokenSource, Trust, cluster_of, connect, protocols, tls, unverified_config,
+};
 
 use axum::body::Body;
 use futures::future::BoxFuture;

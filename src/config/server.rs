@@ -6,6 +6,7 @@ use crate::cli::flags;
 use anyhow::{Context, bail, ensure};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Parts that `--disable` knows.
 const PARTS: &[&str] = &["scheduler", "dns", "proxy"];
@@ -23,6 +24,8 @@ pub struct Server {
     pub agent: bool,
     /// What nodes join with; None: the one kept, or a new one.
     pub token: Option<String>,
+    /// Life of certificates of the server and of nodes.
+    pub certificate_life: Duration,
     pub kubeconfig: PathBuf,
     pub kubeconfig_mode: u32,
 }
@@ -53,6 +56,7 @@ impl Server {
             node_mask,
             agent: !flags.disable_agent,
             token: given_token(&flags.token)?,
+            certificate_life: flags.certificate_ttl.map_or(crate::pki::LEAF_LIFE, Duration::from_secs),
             kubeconfig: flags.write_kubeconfig,
             kubeconfig_mode,
         })

@@ -6,6 +6,7 @@
 //! | `node.key`, `client.crt` | the node's key and its latest certificate; a host with both has joined |
 //! | `serving.key`, `serving.crt` | what the kubelet's API shows |
 //! | `settings.json` | the cluster as last seen |
+//! | `server`, `node-name` | where the server is, and what the node is called: for `kedge status` |
 
 use super::{Settings, user};
 use crate::config::ServerUrl;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 
 const SERVER_CA: &str = "server-ca.crt";
 const SETTINGS: &str = "settings.json";
+const SERVER: &str = "server";
+const NODE_NAME: &str = "node-name";
 
 /// One of the node's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,15 @@ impl Host {
             node_name: node.name.clone(),
             addresses: std::iter::once(node.ip).chain(node.external_ip).collect(),
         }
+    }
+
+    /// Of the agent that runs with this data directory; None where none has joined.
+    pub fn kept_in(data_dir: &Path) -> Result<Option<Host>> {
+        let dir = dir(&data_dir.join("agent"));
+        let (Some(server), Some(node_name)) = (read(&dir.join(SERVER))?, read(&dir.join(NODE_NAME))?) else {
+            return Ok(None);
+        };
+        Ok(Some(Host { dir, server: ServerUrl::parse(&server)?, node_name, addresses: Vec::new() }))
     }
 
     /// The identity kept from an earlier join; None where there is none.
@@ -216,6 +228,12 @@ impl Identity {
     /// Keep the server's CA.
     pub fn keep_server_ca(&self) -> Result<()> {
         self.write(SERVER_CA, self.server_ca.as_bytes(), durable::PUBLIC)
+    }
+
+    /// Keep where the server is and what the node is called, for other commands on this host.
+    pub fn keep_names(&self) -> Result<()> {
+        self.write(SERVER, self.server.to_string().as_bytes(), durable::PUBLIC)?;
+        self.write(NODE_NAME, self.node_name.as_bytes(), durable::PUBLIC)
     }
 
     pub fn keep_settings(&self, settings: &Settings) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Certificates stay fresh: renewed at two thirds of their life and swapped without a restart. A node whose client
+//! Certificates stay fresh: renewed at two thirds of their life (SIGUSR1: now) and swapped without a restart. A node whose client
 //! certificate has ended (it was switched off for two years) comes back by its key, else by its token.
 
 use super::enter::Pause;
@@ -10,6 +10,7 @@ use crate::client::Line;
 use crate::task::Group;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 /// Clocks may jump: the due time is looked at again at least this often.
@@ -36,8 +37,15 @@ impl Renewer {
 
     async fn keep_fresh(&self, kind: Kind) {
         let mut pause = Pause::default();
+        let mut told = match signal(SignalKind::user_defined1()) {
+            Ok(told) => told,
+            Err(error) => return tracing::error!(%error, "cannot listen to signals; certificates are not renewed"),
+        };
         loop {
-            self.until_due(kind).await;
+            tokio::select! {
+                () = self.until_due(kind) => {}
+                _ = told.recv() => {}
+            }
             let outcome = match self.renewed(kind).await {
                 Ok(certificate) => self.identity.install(kind, certificate).map_err(Failure::from),
                 Err(failure) => Err(failure),

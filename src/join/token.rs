@@ -2,6 +2,8 @@
 //! (kubeadm's bootstrap tokens, also behind `K10…::`), and the bare secret (trust on first use).
 
 use anyhow::{Context, bail, ensure};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 /// SHA-256.
 pub type Digest = [u8; 32];
@@ -57,6 +59,12 @@ impl std::fmt::Debug for Token {
 /// The pinning form of a node's token.
 pub fn pinned(ca: &Digest, secret: &str) -> String {
     format!("K10{}::{USER}:{secret}", hex(ca))
+}
+
+/// A bootstrap token in the form that pins this CA (PEM).
+pub fn pin(ca: &[u8], bootstrap_token: &str) -> anyhow::Result<String> {
+    let der = CertificateDer::from_pem_slice(ca).context("the CA is not PEM")?;
+    Ok(format!("K10{}::{bootstrap_token}", hex(&sha256(&der))))
 }
 
 /// kubeadm's `sha256:<hex>`.

@@ -13,9 +13,6 @@ use std::path::Path;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-/// Life of a leaf in seconds: 365 days.
-const LEAF_LIFE: i64 = 365 * 24 * 3600;
-
 /// What the holder of a certificate does with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
@@ -70,16 +67,18 @@ impl Leaf {
         Ok(Leaf { cert_pem: read("crt")?, key_pem: read("key")? })
     }
 
-    /// The leaf on disk if it still fits, else a new one with a new key. Also says whether it is new.
-    pub(super) fn load_or_issue(dir: &Path, name: &str, ca: &Authority, spec: &LeafSpec) -> Result<(Self, bool)> {
+    /// The leaf on disk if it still fits.
+    pub(super) fn kept(dir: &Path, name: &str, ca: &Authority, spec: &LeafSpec) -> Result<Option<Self>> {
+        let (cert, key) = (read_if_there(&file(dir, name, "crt"))?, read_if_there(&file(dir, name, "key"))?);
+        let (Some(cert_pem), Some(key_pem)) = (cert, key) else { return Ok(None) };
+        let leaf = Leaf { cert_pem, key_pem };
+        Ok(leaf.fits(ca, spec, clock::now()).then_some(leaf))
+    }
+
+    /// A new leaf on disk.
+    pub(super) fn issue_to(dir: &Path, name: &str, ca: &Authority, spec: &LeafSpec, life: i64) -> Result<Self> {
+        let leaf = Self::issue(ca, spec, life)?;
         let (cert_path, key_path) = (file(dir, name, "crt"), file(dir, name, "key"));
-        if let (Some(cert_pem), Some(key_pem)) = (read_if_there(&cert_path)?, read_if_there(&key_path)?) {
-            let leaf = Leaf { cert_pem, key_pem };
-            if leaf.fits(ca, spec, clock::now()) {
-                return Ok((leaf, false));
-            }
-        }
-        let leaf = Self::issue(ca, spec)?;
         // Two files cannot change together: after a crash in between they do not fit, and are issued again.
         for (path, text, mode) in
             [(&key_path, &leaf.key_pem, durable::SECRET), (&cert_path, &leaf.cert_pem, durable::PUBLIC)]
@@ -87,13 +86,13 @@ impl Leaf {
             durable::write(path, text.as_bytes(), mode).with_context(|| format!("writing {}", path.display()))?;
         }
         tracing::info!(name, subject = spec.common_name, "certificate issued");
-        Ok((leaf, true))
+        Ok(leaf)
     }
 
-    /// A new certificate with a new key.
-    pub fn issue(ca: &Authority, spec: &LeafSpec) -> Result<Self> {
+    /// A new certificate with a new key; `life` in seconds.
+    pub fn issue(ca: &Authority, spec: &LeafSpec, life: i64) -> Result<Self> {
         let key = KeyPair::generate().context("generating a key")?;
-        Ok(Leaf { cert_pem: ca.issue(spec, &key, LEAF_LIFE)?, key_pem: key.serialize_pem() })
+        Ok(Leaf { cert_pem: ca.issue(spec, &key, life)?, key_pem: key.serialize_pem() })
     }
 
     /// Whether certificate and key are readable and belong together.

@@ -24,6 +24,7 @@ use anyhow::{Context, Result};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// User of the API server towards kubelets; bound to `system:kubelet-api-admin` by the bootstrap policy.
 pub const KUBELET_CLIENT_USER: &str = "kube-apiserver-kubelet-client";
@@ -43,6 +44,19 @@ pub struct PkiConfig {
     pub cluster_domain: String,
     /// `--tls-san`: further names and addresses under which clients reach this server.
     pub tls_sans: Vec<String>,
+    /// Life of a leaf.
+    pub life: Duration,
+}
+
+/// Life of a leaf where nothing else is said.
+pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Which leaves are issued anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    /// Those that need it.
+    Due,
+    All,
 }
 
 /// All keys and certificates of one server.
@@ -91,12 +105,27 @@ impl Pki {
     }
 
     /// Issue anew every leaf that needs it; listeners serve the new certificate from the next handshake on. Call it
-    /// at least daily. Returns whether anything changed.
+    /// often enough for the life of a leaf. Returns whether anything changed.
     pub fn renew(&self) -> Result<bool> {
+        self.refresh(Which::Due)
+    }
+
+    /// Issue anew every leaf.
+    pub fn rotate(&self) -> Result<()> {
+        self.refresh(Which::All).map(drop)
+    }
+
+    fn refresh(&self, which: Which) -> Result<bool> {
         clock::persist_floor(&self.dir)?;
         let mut changed = false;
+        let life = self.config.life.as_secs() as i64;
         for (name, authority, spec) in self.leaves() {
-            let (leaf, is_new) = Leaf::load_or_issue(&self.dir, name, authority, &spec)?;
+            let kept = if which == Which::Due { Leaf::kept(&self.dir, name, authority, &spec)? } else { None };
+            let is_new = kept.is_none();
+            let leaf = match kept {
+                Some(leaf) => leaf,
+                None => Leaf::issue_to(&self.dir, name, authority, &spec, life)?,
+            };
             changed |= is_new;
             let live = match name {
                 files::SERVING => &self.serving,

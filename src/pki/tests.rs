@@ -9,6 +9,7 @@ fn config(sans: &[&str]) -> PkiConfig {
         service_ips: vec!["10.43.0.1".parse().unwrap()],
         cluster_domain: "cluster.local".into(),
         tls_sans: sans.iter().map(|s| (*s).to_owned()).collect(),
+        life: LEAF_LIFE,
     }
 }
 

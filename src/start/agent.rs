@@ -17,6 +17,7 @@ use tracing::{info, warn};
 pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<()> {
     let started = Instant::now();
     let identity = Arc::new(enter::enter(config).await?);
+    identity.keep_names()?;
     come_back(&identity, config).await?;
     let line = line(&identity)?;
     let client = line.client(join::NAMESPACE);

@@ -23,6 +23,7 @@ use kube::Client;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 /// How often certificates are looked at for renewal.
@@ -59,9 +60,10 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     write_kubeconfig(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
     api.set_ready();
+    say_how_to_join(config, &join)?;
     api.start(root);
 
-    renew_certificates(pki.clone(), root);
+    renew_certificates(config, pki.clone(), root)?;
     let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
     start_controllers(config, &pki, &api, &caches, root);
     if config.agent {
@@ -78,6 +80,7 @@ fn pki(config: &config::Server) -> anyhow::Result<Pki> {
         service_ips: vec![config.kubernetes_ip()],
         cluster_domain: config.cluster.cluster_domain.clone(),
         tls_sans: config.tls_san.clone(),
+        life: config.certificate_life,
     };
     Pki::load_or_create(&config.node.data_dir.join("server/tls"), names).context("certificates")
 }
@@ -96,6 +99,17 @@ fn join(config: &config::Server, pki: &Pki) -> anyhow::Result<Join> {
         version: crate::KUBERNETES_VERSION.to_owned(),
     };
     Join::new(&config.node.data_dir, config.token.as_deref(), settings, pki.server_ca().pem().to_owned())
+}
+
+/// How other hosts join. The secret itself is shown to a person at a terminal, and only at the first start: logs are
+/// read by many.
+fn say_how_to_join(config: &config::Server, join: &Join) -> anyhow::Result<()> {
+    let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
+    if join.token.is_new() && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        eprintln!("\nOther hosts join with:\n\n  kedge agent --server {url} --token {}\n", join.token.current()?);
+    }
+    info!("other hosts join with: kedge agent --server {url} --token-file FILE, a copy of {}", join.token.file().display());
+    Ok(())
 }
 
 /// The API server with everything that decides who may do what.
@@ -178,11 +192,20 @@ fn write_kubeconfig(config: &config::Server, pki: &Pki) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn renew_certificates(pki: Arc<Pki>, root: &Group) {
+/// Certificates stay fresh by themselves; SIGUSR1 (`kedge certificate rotate`) renews all of them at once.
+fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> anyhow::Result<()> {
+    let config = config.clone();
+    let period = RENEWAL_PERIOD.min(config.certificate_life / 10);
+    let mut told = signal(SignalKind::user_defined1()).context("cannot listen to signals")?;
     root.spawn("certificates", async move {
         loop {
-            tokio::time::sleep(RENEWAL_PERIOD).await;
-            match pki.renew() {
+            let renewed = tokio::select! {
+                () = tokio::time::sleep(period) => pki.renew(),
+                _ = told.recv() => pki.rotate().map(|()| true),
+            };
+            // The kubeconfig carries one of them.
+            let outcome = renewed.and_then(|new| if new { write_kubeconfig(&config, &pki).map(|()| true) } else { Ok(false) });
+            match outcome {
                 Ok(true) => info!("certificates were renewed"),
                 Ok(false) => {}
                 Err(error) => {
@@ -191,11 +214,12 @@ fn renew_certificates(pki: Arc<Pki>, root: &Group) {
             }
         }
     });
+    Ok(())
 }
 
 /// Client certificates come from the client CA, serving ones from the server CA. Legacy requests get what no API server
 /// takes for a user.
-fn certificates(pki: &Arc<Pki>) -> controllers::certificates::Settings {
+fn certificates(pki: &Arc<Pki>, life: Duration) -> controllers::certificates::Settings {
     use controllers::certificates::{CLIENT, NODE_CLIENT, Settings, Signer};
     let keys = pki.clone();
     let sign = move |signer: &str, request: &Request, usages: &[String], life: i64| {
@@ -203,7 +227,7 @@ fn certificates(pki: &Arc<Pki>) -> controllers::certificates::Settings {
         let authority = if client { keys.client_ca() } else { keys.server_ca() };
         authority.sign_as_asked(request, usages, life)
     };
-    Settings { signer: Some(Signer(Arc::new(sign))), api_names: pki.server_names(), ..Default::default() }
+    Settings { signer: Some(Signer(Arc::new(sign))), api_names: pki.server_names(), life }
 }
 
 fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
@@ -212,7 +236,7 @@ fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, ca
         node_mask_v4: config.node_mask,
         root_ca: pki.server_ca().pem().to_owned(),
         foreign_scheduler: config.node.is_disabled("scheduler"),
-        certificates: certificates(pki),
+        certificates: certificates(pki, config.certificate_life),
         ..Default::default()
     };
     controllers::run(&|name| client(api, component(name)), caches, settings, root);

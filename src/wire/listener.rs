@@ -184,6 +184,7 @@ mod tests {
                 service_ips: vec![],
                 cluster_domain: "cluster.local".into(),
                 tls_sans: vec![],
+                life: crate::pki::LEAF_LIFE,
             },
         )
         .unwrap();

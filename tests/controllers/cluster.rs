@@ -44,6 +44,7 @@ fn pki_config() -> PkiConfig {
         service_ips: vec![],
         cluster_domain: "cluster.local".into(),
         tls_sans: vec![],
+        life: kedge::pki::LEAF_LIFE,
     }
 }
 

@@ -147,6 +147,11 @@ impl Host {
         std::fs::read_to_string(file).expect("node-token").trim().to_owned()
     }
 
+    /// kedge's other commands with the cluster's kubeconfig.
+    pub fn kedge_with_config(&self, args: &[&str]) -> Outcome {
+        run(self.inside(kedge()).args(args).arg(format!("--kubeconfig={}", self.kubeconfig().display())))
+    }
+
     /// A command on the client beside the node.
     pub fn outside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         enter(&self.link.namespace, program)

@@ -79,6 +79,10 @@ impl Machine {
         self.process.as_ref().map(Child::id)
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.process.take() {

@@ -44,6 +44,7 @@ impl Cluster {
             service_ips: vec![],
             cluster_domain: "cluster.local".into(),
             tls_sans: vec![],
+            life: crate::pki::LEAF_LIFE,
         };
         let pki = Pki::load_or_create(dir.path(), pki).unwrap();
         let group = Group::root();

@@ -31,6 +31,7 @@ pub fn node_token_file(data_dir: &Path) -> PathBuf {
 /// Knows the token.
 pub struct NodeToken {
     file: PathBuf,
+    is_new: bool,
 }
 
 impl NodeToken {
@@ -54,7 +55,16 @@ impl NodeToken {
             durable::write(&file, text.as_bytes(), durable::SECRET)
                 .with_context(|| format!("writing {}", file.display()))?;
         }
-        Ok(NodeToken { file })
+        Ok(NodeToken { file, is_new: known.is_none() })
+    }
+
+    /// Whether there was none before this start.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// The token as it is now, in the form that pins our CA.

@@ -123,6 +123,7 @@ mod tests {
                 service_ips: vec![],
                 cluster_domain: "cluster.local".into(),
                 tls_sans: vec![],
+                life: crate::pki::LEAF_LIFE,
             };
             Pki::load_or_create(&dir.path().join(name), config).unwrap()
         };
