@@ -263,6 +263,14 @@ fn volumes() {
         "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 10: may not \
          specify a duration less than 10 minutes",
     );
+    let certificate = |seconds: i64| {
+        volumes(json!([{"name": "v", "projected": {"sources": [{"podCertificate": {
+            "signerName": "a.example/b", "keyType": "ED25519", "keyPath": "k", "maxExpirationSeconds": seconds}}]}}]))
+    };
+    let place = "spec.volumes[0].projected.sources[0].podCertificate.maxExpirationSeconds: Invalid value";
+    check(certificate(3600), "");
+    check(certificate(60), &format!("{place}: 60: if provided, maxExpirationSeconds must be >= 3600"));
+    check(certificate(8_000_000), &format!("{place}: 8000000: if provided, maxExpirationSeconds must be <= 7862400"));
     check(
         volumes(json!([{"name": "v"}, {"name": "v"}, {"name": "w", "persistentVolumeClaim": {}}])),
         "[spec.volumes[1].name: Duplicate value: \"v\", spec.volumes[2].persistentVolumeClaim.claimName: Required \

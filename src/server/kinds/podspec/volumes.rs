@@ -1,5 +1,6 @@
 //! Volumes of a pod and their sources.
 
+use crate::server::kinds::certificates::certificatesigningrequest::signer_name;
 use crate::server::kinds::core::persistentvolumeclaim;
 use crate::server::kinds::view::View;
 use crate::server::kinds::{names, rules};
@@ -9,6 +10,11 @@ const MAX_FILE_MODE: i64 = 0o777;
 /// A token that lives shorter than this would be renewed all the time.
 const MIN_TOKEN_SECONDS: i64 = 600;
 const MAX_TOKEN_SECONDS: i64 = 1 << 32;
+/// Life of a pod's certificate; signers under `kubernetes.io` give shorter ones.
+const MIN_CERTIFICATE_SECONDS: i64 = 3600;
+const MAX_CERTIFICATE_SECONDS: i64 = 91 * 24 * 3600;
+const MAX_KUBERNETES_CERTIFICATE_SECONDS: i64 = 24 * 3600;
+const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
@@ -230,6 +236,7 @@ fn projected(source: &View<'_>) {
             let path = bundle.get("path").str();
             unique_path(source, path, path, &mut paths);
         }
+        pod_certificate(source, &part.get("podCertificate"), &mut paths);
     }
 }
 
@@ -267,6 +274,36 @@ fn trust_bundle(bundle: &View<'_>) {
     }
     required(bundle, &["path"]);
     rules::local_path(&bundle.get("path"));
+}
+
+/// KEP-4317.
+fn pod_certificate<'a>(source: &View<'_>, certificate: &View<'a>, paths: &mut BTreeSet<&'a str>) {
+    if !certificate.is_set() {
+        return;
+    }
+    let signer = certificate.get("signerName");
+    signer_name(&signer);
+    certificate.get("keyType").require_one_of(KEY_TYPES);
+    let seconds = certificate.get("maxExpirationSeconds");
+    if let Some(wanted) = seconds.int() {
+        let ours =
+            signer.str().split('/').next().is_some_and(|d| d == "kubernetes.io" || d.ends_with(".kubernetes.io"));
+        let most = if ours { MAX_KUBERNETES_CERTIFICATE_SECONDS } else { MAX_CERTIFICATE_SECONDS };
+        if wanted < MIN_CERTIFICATE_SECONDS {
+            seconds.invalid(format!("if provided, maxExpirationSeconds must be >= {MIN_CERTIFICATE_SECONDS}"));
+        }
+        if wanted > most {
+            seconds.invalid(format!("if provided, maxExpirationSeconds must be <= {most}"));
+        }
+    }
+    let files = ["credentialBundlePath", "keyPath", "certificateChainPath"].map(|name| certificate.get(name));
+    for file in files.iter().filter(|file| !file.is_empty()) {
+        rules::local_path(file);
+        unique_path(source, file.str(), file.str(), paths);
+    }
+    if files.iter().all(View::is_empty) {
+        certificate.required("specify at least one of credentialBundlePath, keyPath, and certificateChainPath");
+    }
 }
 
 fn csi(source: &View<'_>) {
