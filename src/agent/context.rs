@@ -16,7 +16,7 @@ use crate::task::Group;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Images pulled at the same time by all pods; more wait. Slow links finish sooner one by one.
 const PULLS_AT_ONCE: usize = 3;
@@ -42,6 +42,8 @@ pub struct Agent {
     pub views: Views,
     pub wakes: Wakes,
     pub pulls: Semaphore,
+    /// The machine goes down.
+    pub stopping: watch::Sender<bool>,
     services: Cache<Service>,
 }
 
@@ -67,6 +69,7 @@ impl Agent {
             views: Views::default(),
             wakes: Wakes::default(),
             pulls: Semaphore::new(PULLS_AT_ONCE),
+            stopping: watch::Sender::new(false),
             config,
             client,
             cri,

@@ -19,6 +19,7 @@ pub mod pods;
 pub mod qos;
 pub mod resources;
 pub mod runtime;
+pub mod shutdown;
 pub mod slices;
 pub mod sources;
 pub mod stats;
@@ -36,7 +37,7 @@ use context::Agent;
 use cri::Cri;
 use images::import::Importer;
 use images::store::{self, Store};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,9 @@ pub struct Config {
     pub max_pods: u32,
     /// Somebody else's CNI plugin connects pods: our containerd looks where plugins put themselves.
     pub foreign_cni: bool,
+    /// When the machine stops: the time that all pods have to end, and the part of it kept for critical ones.
+    pub shutdown_grace: Duration,
+    pub shutdown_grace_critical: Duration,
 }
 
 impl Config {
@@ -103,6 +107,8 @@ impl Config {
             client_ca: String::new(),
             max_pods: 110,
             foreign_cni: false,
+            shutdown_grace: Duration::from_secs(30),
+            shutdown_grace_critical: Duration::from_secs(10),
         }
     }
 }
@@ -111,7 +117,7 @@ impl Config {
 const PAUSE_RETRY: Duration = Duration::from_millis(200);
 
 /// Start the agent; its tasks end with the group. Pods go on without it. `line`: to a server in another process, which
-/// gets its way back to this node on it.
+/// gets its way back to this node on it. What this gives ends the pods, when the machine stops.
 ///
 /// Errors: what the machine lacks (containerd, runc, writable directories), found before anything is started.
 pub async fn run(
@@ -120,15 +126,17 @@ pub async fn run(
     line: Option<Line>,
     caches: Arc<Caches>,
     group: Group,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<shutdown::Pods> {
+    shutdown::forget(&config.run_dir);
     let agent = start(config, client, &caches, &group)?;
-    let pods = caches.selected::<Pod>(&format!("spec.nodeName={}", agent.config.node_name));
+    let cache = caches.selected::<Pod>(&format!("spec.nodeName={}", agent.config.node_name));
     api::start(agent.clone(), &group).await?;
     if let Some(line) = line {
         group.spawn("tunnel", tunnel::run(line, agent.clone(), group.child()));
     }
-    group.spawn("pods", pods::run(agent, pods, group.child()));
-    Ok(())
+    let tasks = group.child();
+    tasks.spawn("pods", pods::run(agent.clone(), cache.clone(), tasks.clone()));
+    Ok(shutdown::Pods { agent, cache, tasks })
 }
 
 /// Everything but the pods.
@@ -159,7 +167,8 @@ fn start(config: Config, client: kube::Client, caches: &Arc<Caches>, group: &Gro
     let agent = Agent::new(config, client, caches, cri, store.clone(), layout, "containerd".into(), group);
     let (ready, runtime_ready) = watch::channel(false);
     group.spawn("runtime", prepare_runtime(agent.clone(), up, ready, group.clone()));
-    group.spawn("node", node::run(agent.clone(), runtime_ready, group.child()));
+    let own = caches.selected::<Node>(&format!("metadata.name={}", agent.config.node_name));
+    group.spawn("node", node::run(agent.clone(), own, runtime_ready, group.child()));
     group.spawn("observed state", observed_state::run(agent.clone(), group.child()));
     group.spawn("logs", logs::run(agent.clone()));
     group.spawn("image collection", images::gc::run(agent.clone()));

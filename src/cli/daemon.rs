@@ -21,25 +21,19 @@ const MAX_WORKERS: usize = 4;
 pub fn server(flags: flags::Server) -> anyhow::Result<i32> {
     log(&flags.host)?;
     let config = config::Server::from_flags(flags)?;
-    run(&config.node.run_dir.clone(), async move |root| {
-        let running = start::server(&config, root).await?;
-        Ok(Some(running))
-    })
+    run(&config.node.run_dir.clone(), async move |root| start::server(&config, root).await)
 }
 
 pub fn agent(flags: flags::Agent) -> anyhow::Result<i32> {
     log(&flags.host)?;
     let config = config::Agent::from_flags(flags)?;
-    run(&config.node.run_dir.clone(), async move |root| {
-        start::agent(&config, root).await?;
-        Ok(None)
-    })
+    run(&config.node.run_dir.clone(), async move |root| start::agent(&config, root).await)
 }
 
 /// Run the parts until they are told to stop.
 fn run<S>(run_dir: &Path, start: S) -> anyhow::Result<i32>
 where
-    S: AsyncFnOnce(&Group) -> anyhow::Result<Option<start::Running>>,
+    S: AsyncFnOnce(&Group) -> anyhow::Result<start::Running>,
 {
     raise_file_limit();
     let _pid = PidFile::take(run_dir)?;
@@ -59,7 +53,7 @@ where
 /// Start everything, report readiness, wait for a signal or a fatal error, stop in order.
 async fn serve<S>(start: S) -> anyhow::Result<()>
 where
-    S: AsyncFnOnce(&Group) -> anyhow::Result<Option<start::Running>>,
+    S: AsyncFnOnce(&Group) -> anyhow::Result<start::Running>,
 {
     let root = Group::root();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -79,13 +73,14 @@ where
     tokio::select! {
         () = root.cancelled() => {}
         _ = tokio::signal::ctrl_c() => info!("stopping on interrupt; pods go on"),
-        _ = terminate.recv() => info!("stopping on SIGTERM; pods go on"),
+        _ = terminate.recv() => {
+            info!("stopping on SIGTERM; pods go on, unless the machine stops");
+            running.before_stop().await;
+        }
     }
     notify("STOPPING=1");
     let result = root.join(STOP_GRACE).await;
-    if let Some(running) = running {
-        running.close().await;
-    }
+    running.close().await;
     result
 }
 

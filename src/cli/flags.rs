@@ -83,6 +83,14 @@ pub struct Node {
     /// Pods this node takes at most.
     #[arg(long, env = "KEDGE_MAX_PODS", value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+
+    /// Time that pods have to end in when the machine stops.
+    #[arg(long, env = "KEDGE_SHUTDOWN_GRACE_PERIOD", value_name = "DURATION", default_value = "30s")]
+    pub shutdown_grace_period: String,
+
+    /// Part of it that is kept for critical pods, which end last.
+    #[arg(long, env = "KEDGE_SHUTDOWN_GRACE_PERIOD_CRITICAL_PODS", value_name = "DURATION", default_value = "10s")]
+    pub shutdown_grace_period_critical_pods: String,
 }
 
 /// The secret that lets a node in.
@@ -154,6 +162,18 @@ pub struct Server {
     #[arg(long, env = "KEDGE_DISABLE_AGENT", action = switch!(), num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true")]
     pub disable_agent: bool,
+
+    /// A node silent for this long is lost: 40s, 2m.
+    #[arg(long, env = "KEDGE_NODE_MONITOR_GRACE_PERIOD", value_name = "DURATION", default_value = "40s")]
+    pub node_monitor_grace_period: String,
+
+    /// Seconds that pods stay on a node that is not ready, unless they say so themselves.
+    #[arg(long, env = "KEDGE_DEFAULT_NOT_READY_TOLERATION_SECONDS", value_name = "SECONDS", default_value_t = 300)]
+    pub default_not_ready_toleration_seconds: u32,
+
+    /// Seconds that pods stay on a node that is lost, unless they say so themselves.
+    #[arg(long, env = "KEDGE_DEFAULT_UNREACHABLE_TOLERATION_SECONDS", value_name = "SECONDS", default_value_t = 300)]
+    pub default_unreachable_toleration_seconds: u32,
 
     /// Where the admin kubeconfig is written.
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG", value_name = "FILE", default_value = crate::config::KUBECONFIG)]

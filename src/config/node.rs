@@ -5,6 +5,7 @@ use crate::durable;
 use anyhow::{Context, bail, ensure};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// This host as a node, checked.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Node {
     pub pod_log_dir: PathBuf,
     pub cgroup_root: String,
     pub max_pods: u32,
+    pub shutdown_grace: Duration,
+    pub shutdown_grace_critical: Duration,
 }
 
 impl Node {
@@ -50,6 +53,11 @@ impl Node {
             pod_log_dir: node.pod_log_dir,
             cgroup_root: node.cgroup_root,
             max_pods: node.max_pods,
+            shutdown_grace: duration("shutdown-grace-period", &node.shutdown_grace_period)?,
+            shutdown_grace_critical: duration(
+                "shutdown-grace-period-critical-pods",
+                &node.shutdown_grace_period_critical_pods,
+            )?,
         })
     }
 
@@ -61,6 +69,12 @@ impl Node {
     pub fn agent_dir(&self) -> PathBuf {
         self.data_dir.join("agent")
     }
+}
+
+/// A time as people write it.
+pub(super) fn duration(flag: &str, text: &str) -> anyhow::Result<Duration> {
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+    parsed.with_context(|| format!("--{flag} {text}: expected a time such as 40s or 2m"))
 }
 
 fn label(text: &str) -> anyhow::Result<(String, String)> {

@@ -1,6 +1,7 @@
 //! `kedge server`.
 
 use super::agent::given_token;
+use super::node::duration;
 use super::{Cidr, Cluster, Node};
 use crate::cli::flags;
 use anyhow::{Context, bail, ensure};
@@ -26,6 +27,11 @@ pub struct Server {
     pub token: Option<String>,
     /// Life of certificates of the server and of nodes.
     pub certificate_life: Duration,
+    /// A node silent for this long is lost.
+    pub node_grace: Duration,
+    /// Tolerations of pods that name none, for nodes that are not ready and lost.
+    pub not_ready_seconds: u32,
+    pub unreachable_seconds: u32,
     pub kubeconfig: PathBuf,
     pub kubeconfig_mode: u32,
 }
@@ -57,6 +63,9 @@ impl Server {
             agent: !flags.disable_agent,
             token: given_token(&flags.token)?,
             certificate_life: flags.certificate_ttl.map_or(crate::pki::LEAF_LIFE, Duration::from_secs),
+            node_grace: node_grace(&flags.node_monitor_grace_period)?,
+            not_ready_seconds: flags.default_not_ready_toleration_seconds,
+            unreachable_seconds: flags.default_unreachable_toleration_seconds,
             kubeconfig: flags.write_kubeconfig,
             kubeconfig_mode,
         })
@@ -92,6 +101,15 @@ fn cluster(flags: &flags::Server) -> anyhow::Result<Cluster> {
     })
 }
 
+/// Shorter than two heartbeats (5 s each), every delay would cost a node.
+const GRACE_LEAST: Duration = Duration::from_secs(10);
+
+fn node_grace(text: &str) -> anyhow::Result<Duration> {
+    let grace = duration("node-monitor-grace-period", text)?;
+    ensure!(grace >= GRACE_LEAST, "--node-monitor-grace-period {text}: nodes report every 5 s; write 10s or more");
+    Ok(grace)
+}
+
 fn cidr(flag: &str, text: &str) -> anyhow::Result<Cidr> {
     Cidr::parse(text).with_context(|| format!("--{flag} {text}"))
 }
@@ -117,6 +135,16 @@ fn port_range(text: &str) -> anyhow::Result<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grace_periods() {
+        for (text, seconds) in [("40s", 40), ("2m", 120), ("1m30s", 90)] {
+            assert_eq!(node_grace(text).unwrap().as_secs(), seconds, "{text}");
+        }
+        for bad in ["", "40", "-40s", "9s", "soon"] {
+            assert!(node_grace(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn port_ranges() {

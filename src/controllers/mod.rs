@@ -35,6 +35,7 @@ use kube::Client;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What controllers need to know of the cluster, checked.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +49,8 @@ pub struct Config {
     pub root_ca: String,
     /// Somebody else schedules (`--disable=scheduler`).
     pub foreign_scheduler: bool,
+    /// A node silent for this long is lost [default: 40 s].
+    pub node_grace: Option<Duration>,
     pub certificates: certificates::Settings,
 }
 

@@ -1,6 +1,6 @@
 //! What runs in an agent, in which order: the identity first, kept or by a join; then the node.
 
-use super::node;
+use super::{Running, node};
 use crate::cache::Caches;
 use crate::client::Line;
 use crate::join::identity::{Identity, Kind};
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 /// Start an agent; returns when the node's parts run. A host that has joined before starts everything although the
 /// server is away.
-pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<()> {
+pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Running> {
     let started = Instant::now();
     let identity = Arc::new(enter::enter(config).await?);
     identity.keep_names()?;
@@ -31,9 +31,9 @@ pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<()> {
         serving: identity.live(Kind::Serving),
         client_ca: settings.client_ca.clone(),
     };
-    node::start(&config.node, &settings.cluster, access, root).await?;
+    let pods = node::start(&config.node, &settings.cluster, access, root).await?;
     info!(ms = started.elapsed().as_millis() as u64, "the node's parts run");
-    Ok(())
+    Ok(Running { store: None, pods: Some(pods), run_dir: config.node.run_dir.clone() })
 }
 
 /// The one connection of this process: every part of the agent, its renewals and the server's way back included.

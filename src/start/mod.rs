@@ -2,7 +2,9 @@
 
 mod agent;
 mod node;
+mod running;
 mod server;
 
 pub use agent::agent;
-pub use server::{Running, server};
+pub use running::Running;
+pub use server::server;

@@ -28,7 +28,7 @@ pub async fn start(
     cluster: &config::Cluster,
     access: Access,
     root: &Group,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<agent::shutdown::Pods> {
     let dir = node.agent_dir();
     let Access { client, line, caches, serving, client_ca } = access;
     if !node.is_disabled("proxy") {
@@ -52,6 +52,8 @@ pub async fn start(
         serving,
         client_ca,
         max_pods: node.max_pods,
+        shutdown_grace: node.shutdown_grace,
+        shutdown_grace_critical: node.shutdown_grace_critical,
         foreign_cni: cluster.overlay == netproxy::overlay::Backend::None,
         dir,
     };

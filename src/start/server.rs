@@ -1,9 +1,10 @@
 //! What runs in a server, in which order.
 
-use super::node;
+use super::{Running, node};
 use crate::cache::Caches;
 use crate::join::Settings;
 use crate::pki::{Pki, PkiConfig, Request};
+use crate::server::admission::{self, DefaultTolerationSeconds};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
 use crate::server::authn::service_account_user;
@@ -29,20 +30,6 @@ use tracing::{info, warn};
 /// How often certificates are looked at for renewal.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
-/// What must be closed in order at the end.
-pub struct Running {
-    store: Arc<dyn Store>,
-}
-
-impl Running {
-    /// Finish the store's writes and release its files.
-    pub async fn close(&self) {
-        if let Err(error) = self.store.close().await {
-            warn!(%error, "the store did not close in order");
-        }
-    }
-}
-
 /// Start a server; returns when the API answers and, with an agent, the node is registered.
 pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Running> {
     let started = Instant::now();
@@ -66,11 +53,12 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     renew_certificates(config, pki.clone(), root)?;
     let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
     start_controllers(config, &pki, &api, &caches, root);
+    let mut pods = None;
     if config.agent {
-        start_node(config, &pki, &api, caches, root).await?;
+        pods = Some(start_node(config, &pki, &api, caches, root).await?);
         info!(ms = started.elapsed().as_millis() as u64, "the node is registered");
     }
-    Ok(Running { store })
+    Ok(Running { store: Some(store), pods, run_dir: config.node.run_dir.clone() })
 }
 
 fn pki(config: &config::Server) -> anyhow::Result<Pki> {
@@ -108,7 +96,10 @@ fn say_how_to_join(config: &config::Server, join: &Join) -> anyhow::Result<()> {
     if join.token.is_new() && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         eprintln!("\nOther hosts join with:\n\n  kedge agent --server {url} --token {}\n", join.token.current()?);
     }
-    info!("other hosts join with: kedge agent --server {url} --token-file FILE, a copy of {}", join.token.file().display());
+    info!(
+        "other hosts join with: kedge agent --server {url} --token-file FILE, a copy of {}",
+        join.token.file().display()
+    );
     Ok(())
 }
 
@@ -131,6 +122,9 @@ async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Sto
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
     join.install(&mut parts);
+    let tolerations =
+        DefaultTolerationSeconds { not_ready: config.not_ready_seconds, unreachable: config.unreachable_seconds };
+    admission::configure(&mut parts.plugins, tolerations);
     let api = Api::new(parts);
     security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);
     api
@@ -204,7 +198,8 @@ fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> a
                 _ = told.recv() => pki.rotate().map(|()| true),
             };
             // The kubeconfig carries one of them.
-            let outcome = renewed.and_then(|new| if new { write_kubeconfig(&config, &pki).map(|()| true) } else { Ok(false) });
+            let outcome =
+                renewed.and_then(|new| if new { write_kubeconfig(&config, &pki).map(|()| true) } else { Ok(false) });
             match outcome {
                 Ok(true) => info!("certificates were renewed"),
                 Ok(false) => {}
@@ -237,6 +232,7 @@ fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, ca
         root_ca: pki.server_ca().pem().to_owned(),
         foreign_scheduler: config.node.is_disabled("scheduler"),
         certificates: certificates(pki, config.certificate_life),
+        node_grace: Some(config.node_grace),
         ..Default::default()
     };
     controllers::run(&|name| client(api, component(name)), caches, settings, root);
@@ -249,7 +245,7 @@ async fn start_node(
     api: &Arc<Api>,
     caches: Arc<Caches>,
     root: &Group,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<crate::agent::shutdown::Pods> {
     let user = UserInfo::authenticated(&format!("system:node:{}", config.node.name), &["system:nodes"]);
     let access = node::Access {
         client: client(api, user),

@@ -104,6 +104,7 @@ impl Cluster {
             root_ca: "a CA".into(),
             foreign_scheduler: false,
             certificates: certificates(pki),
+            node_grace: None,
         };
         controllers::run(&clients, &caches, config, &group.child());
         group.spawn("kubelets", kubelets(master.clone(), Caches::new(master.clone(), group.child())));

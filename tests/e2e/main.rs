@@ -9,10 +9,12 @@ mod run;
 
 mod api;
 mod apps;
+mod certificates;
 mod failures;
 mod images;
 mod install;
 mod join;
+mod lifecycle;
 mod owners;
 mod proxy;
 mod services;

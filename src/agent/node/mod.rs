@@ -4,6 +4,7 @@ mod lease;
 mod status;
 
 use super::context::Agent;
+use crate::cache::{Cache, Changes, Notice};
 use crate::task::Group;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -22,20 +23,17 @@ const REPORT_EVERY: Duration = Duration::from_secs(300);
 const LOOK_UNREADY: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keep the Node object true until the group ends. `runtime_up`: whether our containerd answers.
-pub async fn run(agent: Arc<Agent>, runtime_up: watch::Receiver<bool>, group: Group) {
+/// Keep the Node object true until the group ends. `runtime_up`: whether our containerd answers. `own`: the Node as the
+/// API has it.
+pub async fn run(agent: Arc<Agent>, own: Cache<Node>, runtime_up: watch::Receiver<bool>, group: Group) {
     let nodes: Api<Node> = Api::all(agent.client.clone());
-    let uid = loop {
-        match register(&agent, &nodes).await {
-            Ok(node) => break node.metadata.uid.unwrap_or_default(),
-            Err(error) => {
-                debug!("registering the node: {error}");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    };
-    group.spawn("node lease", lease::run(agent.clone(), uid));
-    report(&agent, &nodes, runtime_up).await;
+    while let Err(error) = register(&agent, &nodes).await {
+        debug!("registering the node: {error}");
+        tokio::time::sleep(RETRY).await;
+    }
+    let (back, server_back) = watch::channel(0);
+    group.spawn("node lease", lease::run(agent.clone(), back));
+    report(&agent, &nodes, own, runtime_up, server_back).await;
 }
 
 /// Labels that every node has, and the configured ones.
@@ -72,37 +70,41 @@ async fn register(agent: &Agent, nodes: &Api<Node>) -> kube::Result<Node> {
     }
 }
 
-/// Write the status when it changes, and now and then when it does not.
-async fn report(agent: &Arc<Agent>, nodes: &Api<Node>, mut runtime_up: watch::Receiver<bool>) {
+/// Write the status when it changes, when somebody else changed it, and now and then. The Node is followed, not read:
+/// an idle node is silent but for its Lease.
+async fn report(
+    agent: &Arc<Agent>,
+    nodes: &Api<Node>,
+    own: Cache<Node>,
+    mut runtime_up: watch::Receiver<bool>,
+    mut server_back: watch::Receiver<u64>,
+) {
     let name = agent.config.node_name.clone();
-    let mut pressure = status::Pressure::default();
-    let mut sent: Option<serde_json::Value> = None;
-    let mut sent_at = Instant::now();
+    let (mut pressure, mut changes) = (status::Pressure::default(), own.subscribe());
+    let mut stopping = agent.stopping.subscribe();
+    // What the API has tells since when conditions are as they are; a server that is away is not waited for.
+    let _ = tokio::time::timeout(RETRY, own.synced()).await;
+    let mut sent: Option<(serde_json::Value, Instant)> = None;
     loop {
-        let old = nodes.get_opt(&name).await.ok().flatten();
-        let old = old.and_then(|n| n.status).and_then(|s| s.conditions).unwrap_or_default();
+        let known = own.get("", &name);
+        let old = known.as_ref().and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_deref());
         let up = *runtime_up.borrow_and_update();
-        let fresh = status::collect(agent, &mut pressure, &old, up).await;
+        let back = server_back.has_changed().unwrap_or(false);
+        server_back.borrow_and_update();
+        let fresh = status::collect(agent, &mut pressure, old.unwrap_or_default(), up).await;
         let comparable = status::without_heartbeats(&fresh.value);
-        if sent.as_ref() != Some(&comparable) || sent_at.elapsed() > REPORT_EVERY {
-            let patch = Patch::Strategic(json!({"status": fresh.value}));
-            match nodes.patch_status(&name, &PatchParams::default(), &patch).await {
-                Ok(_) => {
+        let is_told = sent.as_ref().is_some_and(|(told, at)| *told == comparable && at.elapsed() < REPORT_EVERY);
+        if !is_told || back || (own.is_synced() && known.is_none()) || status::is_doubted(&fresh.value, old) {
+            match write(agent, nodes, &fresh.value).await {
+                Ok(()) => {
                     if fresh.ready && sent.is_none() {
                         info!("node {name} is ready");
                     }
-                    sent = Some(comparable);
-                    sent_at = Instant::now();
-                }
-                Err(kube::Error::Api(error)) if error.is_not_found() => {
-                    warn!("node {name} was deleted; registering it again");
-                    let _ = register(agent, nodes).await;
-                    sent = None;
-                    tokio::time::sleep(RETRY).await;
-                    continue;
+                    sent = Some((comparable, Instant::now()));
                 }
                 Err(error) => {
                     debug!("writing the node's status: {error}");
+                    sent = None;
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }
@@ -111,9 +113,40 @@ async fn report(agent: &Arc<Agent>, nodes: &Api<Node>, mut runtime_up: watch::Re
         let pause = if fresh.ready { LOOK_EVERY } else { LOOK_UNREADY };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = notable(&mut changes, &fresh.value) => {}
+            Ok(()) = server_back.changed() => server_back.mark_changed(),
+            Ok(()) = stopping.changed() => {}
             changed = runtime_up.changed() => if changed.is_err() {
                 tokio::time::sleep(pause).await;
             },
         }
+    }
+}
+
+/// Resolves when the Node was deleted, or somebody else says something else of it than `told`.
+async fn notable(changes: &mut Changes<Node>, told: &serde_json::Value) {
+    loop {
+        match changes.next().await {
+            Some(Notice::Change(change)) => {
+                let Some(node) = change.new else { return };
+                if status::is_doubted(told, node.status.as_ref().and_then(|s| s.conditions.as_deref())) {
+                    return;
+                }
+            }
+            Some(Notice::Resync) => return,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn write(agent: &Agent, nodes: &Api<Node>, status: &serde_json::Value) -> kube::Result<()> {
+    let patch = Patch::Strategic(json!({"status": status}));
+    match nodes.patch_status(&agent.config.node_name, &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(error)) if error.is_not_found() => {
+            warn!("node {} was deleted; registering it again", agent.config.node_name);
+            register(agent, nodes).await?;
+            nodes.patch_status(&agent.config.node_name, &PatchParams::default(), &patch).await.map(drop)
+        }
+        written => written.map(drop),
     }
 }

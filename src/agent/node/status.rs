@@ -78,6 +78,9 @@ fn texts(map: BTreeMap<String, crate::quantity::Quantity>) -> Map<String, Value>
 
 /// Why the node is not ready; empty: it is.
 async fn problems(agent: &Agent, runtime_up: bool) -> Vec<String> {
+    if *agent.stopping.borrow() {
+        return vec!["node is shutting down".into()];
+    }
     if !runtime_up {
         return vec!["container runtime is down".into()];
     }
@@ -193,6 +196,17 @@ pub fn without_heartbeats(status: &Value) -> Value {
     out
 }
 
+/// Whether the API says something else about a condition of ours than we told it: the server gave the node up, and
+/// changes nothing back by itself.
+pub fn is_doubted(told: &Value, held: Option<&[NodeCondition]>) -> bool {
+    let ours = told["conditions"].as_array();
+    let differs = |held: &NodeCondition| {
+        let same = |c: &&Value| c["type"] == held.type_.as_str();
+        ours.into_iter().flatten().find(same).is_some_and(|c| c["status"] != held.status.as_str())
+    };
+    held.into_iter().flatten().any(differs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +221,18 @@ mod tests {
         if last.is_some() {
             assert!(!hold(&mut last, false));
         }
+    }
+
+    #[test]
+    fn what_others_say_is_noticed() {
+        let told = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        let held = |kind: &str, status: &str| {
+            vec![NodeCondition { type_: kind.into(), status: status.into(), ..Default::default() }]
+        };
+        assert!(is_doubted(&told, Some(&held("Ready", "Unknown"))));
+        assert!(!is_doubted(&told, Some(&held("Ready", "True"))));
+        assert!(!is_doubted(&told, Some(&held("NetworkUnavailable", "False"))), "not ours");
+        assert!(!is_doubted(&told, None));
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod teardown;
 pub mod view;
 mod writer;
 
+pub use stop::stop_all;
+
 use super::context::Agent;
 use crate::cache::{Cache, Key, Notice};
 use crate::task::Group;

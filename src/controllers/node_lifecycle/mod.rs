@@ -1,10 +1,11 @@
-//! Node lifecycle: nodes whose kubelet is silent become Unknown; conditions become taints; pods of nodes that are not
-//! ready are not ready either.
+//! Node lifecycle: nodes whose kubelet is silent become Unknown; conditions become taints, those that drive pods away no
+//! faster than [`zones`] allow; pods of nodes that are not ready are not ready either.
 //!
 //! Silence is measured by this process' clock, from the last time that a heartbeat (Lease or status) was seen to
 //! change: clocks of nodes do not matter.
 
 mod plan;
+mod zones;
 
 use super::conditions::{self, Condition};
 use super::driver::{Controller, Requeue, Wakes};
@@ -18,18 +19,22 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
+use plan::Evict;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use zones::{Health, Limits};
 
-/// A node silent for this long is Unknown (upstream's `--node-monitor-grace-period`).
-const GRACE: Duration = Duration::from_secs(40);
+/// A node silent for this long is Unknown, unless `--node-monitor-grace-period` says otherwise.
+pub const GRACE: Duration = Duration::from_secs(40);
 /// A new node may take this long to speak for the first time (`--node-startup-grace-period`).
 const START_GRACE: Duration = Duration::from_secs(60);
 const LEASES: &str = "kube-node-lease";
 /// Fraction of a second between the end of the grace and the look at it.
 const MARGIN: Duration = Duration::from_millis(100);
+/// When to look again at a node whose zone is too ill for evictions.
+const ZONE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The last sign of life: what it was, and when it was seen.
 struct Heard {
@@ -44,6 +49,8 @@ struct NodeLifecycle {
     leases: Cache<Lease>,
     pods: Cache<Pod>,
     heard: Arc<Mutex<HashMap<String, Heard>>>,
+    limits: Mutex<Limits>,
+    grace: Duration,
 }
 
 pub fn new(context: &Context) -> Box<dyn Controller> {
@@ -54,6 +61,8 @@ pub fn new(context: &Context) -> Box<dyn Controller> {
         leases: context.caches.of(),
         pods: context.caches.of(),
         heard: Arc::default(),
+        limits: Mutex::default(),
+        grace: context.config.node_grace.unwrap_or(GRACE),
     })
 }
 
@@ -76,6 +85,16 @@ impl Controller for NodeLifecycle {
     fn wakes(&self, wakes: &mut Wakes) {
         wakes.primary(&self.nodes);
         wakes.reads(&self.pods);
+        // How one node is changes what may be done to the others that are not ready.
+        let nodes = self.nodes.clone();
+        wakes.on(&self.nodes, move |change| {
+            let ready = |node: Option<&Arc<Node>>| node.is_some_and(|n| plan::ready_status(n) == "True");
+            if ready(change.old.as_ref()) == ready(change.new.as_ref()) {
+                return Vec::new();
+            }
+            let unready = |n: &&Arc<Node>| plan::ready_status(n) != "True";
+            nodes.list().iter().filter(unready).map(|n| Key::of(n.as_ref())).collect()
+        });
         let (heard, nodes) = (self.heard.clone(), self.nodes.clone());
         wakes.on(&self.leases, move |change| {
             let Some(lease) = change.new.as_ref().filter(|_| change.key.namespace == LEASES) else { return Vec::new() };
@@ -93,7 +112,7 @@ impl Controller for NodeLifecycle {
         };
         let silence = self.silence(&node);
         let (was_ready, is_new) = (plan::ready_status(&node) == "True", plan::ready_status(&node).is_empty());
-        let grace = if is_new { START_GRACE } else { GRACE };
+        let grace = if is_new { START_GRACE.max(self.grace) } else { self.grace };
         let (now, mut node) = (Timestamp::now(), node);
         if silence >= grace
             && let Some(conditions) = plan::silenced(&node, now)
@@ -110,7 +129,8 @@ impl Controller for NodeLifecycle {
                 self.recorder.event(&node.object_ref(&()), Normal, "NodeNotReady", message);
             }
         }
-        if let Some(taints) = plan::taints(&node, self.may_evict(), now) {
+        let (evict, pause) = self.may_evict(&node);
+        if let Some(taints) = plan::taints(&node, evict, now) {
             self.write_taints(&node, taints).await?;
         }
         let status = plan::ready_status(&node);
@@ -118,8 +138,9 @@ impl Controller for NodeLifecycle {
             self.mark_pods(&key.name, now).await?;
         }
         // While the node speaks, look again when its grace would end.
-        let wait = grace.saturating_sub(silence);
-        Ok(if wait.is_zero() { Requeue::Done } else { Requeue::After(wait + MARGIN) })
+        let grace_end = Some(grace.saturating_sub(silence)).filter(|w| !w.is_zero()).map(|w| w + MARGIN);
+        let next = [grace_end, pause].into_iter().flatten().min();
+        Ok(next.map_or(Requeue::Done, Requeue::After))
     }
 }
 
@@ -148,9 +169,20 @@ impl NodeLifecycle {
         heard.entry(name.to_owned()).or_insert_with(fresh).at.elapsed()
     }
 
-    /// When no node is ready, the fault is more likely here: nothing is evicted.
-    fn may_evict(&self) -> bool {
-        self.nodes.list().iter().any(|node| plan::ready_status(node) == "True")
+    /// Whether pods may be driven from this node now; if not yet, when to look again.
+    fn may_evict(&self, node: &Node) -> (Evict, Option<Duration>) {
+        let all = self.nodes.list();
+        let health = Health::of(all.iter().map(Arc::as_ref));
+        if health.is_cut_off() {
+            return (Evict::Off, None);
+        }
+        if !plan::begins_eviction(node) {
+            return (Evict::On, None);
+        }
+        match self.limits.lock().take(&zones::zone_of(node), &health, Instant::now()) {
+            Ok(()) => (Evict::On, None),
+            Err(wait) => (Evict::Hold, Some(wait.unwrap_or(ZONE_PAUSE))),
+        }
     }
 
     async fn write_taints(&self, node: &Node, taints: Vec<k8s_openapi::api::core::v1::Taint>) -> anyhow::Result<()> {

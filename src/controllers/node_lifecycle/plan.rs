@@ -51,9 +51,27 @@ pub fn silenced(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
     (conditions != before).then_some(conditions)
 }
 
-/// The taints a node should have. Others' taints stay as they are. `evict`: NoExecute taints may be set (not when
-/// every node is away, which says more about the server than about the nodes).
-pub fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
+/// Whether pods may be driven from nodes that are not ready.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Evict {
+    /// No, and those under way are called off: every node is away, which says more about us than about the nodes.
+    Off,
+    /// Not from further nodes: the zone's evictions are used up for now.
+    Hold,
+    On,
+}
+
+/// Does the node get its first NoExecute taint of ours, were it allowed? Such a taint costs one of the zone's evictions;
+/// the change from one to the other does not.
+pub fn begins_eviction(node: &Node) -> bool {
+    let held = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    let driven =
+        held.into_iter().any(|t| t.effect == "NoExecute" && [NOT_READY, UNREACHABLE].contains(&t.key.as_str()));
+    matches!(ready_status(node), "False" | "Unknown") && !driven
+}
+
+/// The taints a node should have. Others' taints stay as they are.
+pub fn taints(node: &Node, evict: Evict, now: Timestamp) -> Option<Vec<Taint>> {
     let held = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let conditions = node.status.as_ref().and_then(|s| s.conditions.clone());
     let is = |kind: &str, status: &str| get(&conditions, kind).is_some_and(|c| c.status == status);
@@ -66,7 +84,7 @@ pub fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    if evict {
+    if evict == Evict::On || evict == Evict::Hold && !begins_eviction(node) {
         let silent = is("Ready", "Unknown").then_some((UNREACHABLE, "NoExecute"));
         wanted.extend(silent.or(is("Ready", "False").then_some((NOT_READY, "NoExecute"))));
     }
@@ -100,7 +118,7 @@ mod tests {
             .unwrap()
     }
 
-    fn keys(node: &Node, evict: bool) -> Option<Vec<String>> {
+    fn keys(node: &Node, evict: Evict) -> Option<Vec<String>> {
         taints(node, evict, now()).map(|t| t.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect())
     }
 
@@ -110,32 +128,50 @@ mod tests {
         let own = json!({"key": "mine", "effect": "NoSchedule"});
         let taint = |key: &str, effect: &str| json!({"key": key, "effect": effect});
         let cases = [
-            (json!({}), ready("True"), true, None),
+            (json!({}), ready("True"), Evict::On, None),
             (
                 json!({}),
                 ready("False"),
-                true,
+                Evict::On,
                 Some(vec![format!("{NOT_READY}:NoSchedule"), format!("{NOT_READY}:NoExecute")]),
             ),
-            (json!({}), ready("False"), false, Some(vec![format!("{NOT_READY}:NoSchedule")])),
+            (json!({}), ready("False"), Evict::Hold, Some(vec![format!("{NOT_READY}:NoSchedule")])),
+            (
+                json!({"taints": [taint(NOT_READY, "NoExecute"), taint(NOT_READY, "NoSchedule")]}),
+                ready("Unknown"),
+                Evict::Hold,
+                Some(vec![format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]),
+            ),
+            (
+                json!({"taints": [taint(UNREACHABLE, "NoSchedule"), taint(UNREACHABLE, "NoExecute")]}),
+                ready("Unknown"),
+                Evict::Off,
+                Some(vec![format!("{UNREACHABLE}:NoSchedule")]),
+            ),
+            (json!({}), ready("False"), Evict::Off, Some(vec![format!("{NOT_READY}:NoSchedule")])),
             (
                 json!({"taints": [own.clone(), taint(NOT_READY, "NoExecute"), taint(NOT_READY, "NoSchedule")]}),
                 ready("True"),
-                true,
+                Evict::On,
                 Some(vec!["mine:NoSchedule".to_owned()]),
             ),
             (
                 json!({"taints": [taint(NOT_READY, "NoExecute"), taint(NOT_READY, "NoSchedule")]}),
                 ready("Unknown"),
-                true,
+                Evict::On,
                 Some(vec![format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")]),
             ),
-            (json!({"unschedulable": true}), ready("True"), true, Some(vec![format!("{UNSCHEDULABLE}:NoSchedule")])),
-            (json!({"taints": [taint(NOT_READY, "NoSchedule")]}), json!([]), true, None),
+            (
+                json!({"unschedulable": true}),
+                ready("True"),
+                Evict::On,
+                Some(vec![format!("{UNSCHEDULABLE}:NoSchedule")]),
+            ),
+            (json!({"taints": [taint(NOT_READY, "NoSchedule")]}), json!([]), Evict::On, None),
             (
                 json!({}),
                 json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]),
-                true,
+                Evict::On,
                 Some(vec!["node.kubernetes.io/disk-pressure:NoSchedule".to_owned()]),
             ),
         ];

@@ -1,4 +1,4 @@
-//! DefaultTolerationSeconds: pods outlive five minutes of an unready or unreachable node.
+//! DefaultTolerationSeconds: pods outlive some minutes of an unready or unreachable node.
 
 use super::{Operation, Plugin, Reader, Request, array_mut, items};
 use crate::object::ObjectExt;
@@ -6,10 +6,16 @@ use crate::status::Result;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-const TAINTS: [&str; 2] = [super::taint_nodes::NOT_READY, "node.kubernetes.io/unreachable"];
-const SECONDS: u32 = 300;
+/// Seconds that pods stay on a node that is not ready, and on one that is unreachable, when they say nothing themselves
+/// (`--default-not-ready-toleration-seconds`, `--default-unreachable-toleration-seconds`).
+pub struct DefaultTolerationSeconds {
+    pub not_ready: u32,
+    pub unreachable: u32,
+}
 
-pub struct DefaultTolerationSeconds;
+impl DefaultTolerationSeconds {
+    pub const DEFAULT: Self = DefaultTolerationSeconds { not_ready: 300, unreachable: 300 };
+}
 
 #[async_trait]
 impl Plugin for DefaultTolerationSeconds {
@@ -23,14 +29,16 @@ impl Plugin for DefaultTolerationSeconds {
             return Ok(());
         }
         let Some(pod) = request.object.as_deref_mut() else { return Ok(()) };
-        for taint in TAINTS {
+        let taints =
+            [(super::taint_nodes::NOT_READY, self.not_ready), ("node.kubernetes.io/unreachable", self.unreachable)];
+        for (taint, seconds) in taints {
             let tolerates = |t: &Value| {
                 let (key, effect) = (t.str_at(&["key"]), t.str_at(&["effect"]));
                 (key == taint || key.is_empty()) && (effect == "NoExecute" || effect.is_empty())
             };
             if !items(pod, &["spec", "tolerations"]).any(tolerates) {
                 let toleration =
-                    json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS});
+                    json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
                 array_mut(pod, &["spec", "tolerations"]).push(toleration);
             }
         }

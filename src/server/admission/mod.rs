@@ -120,6 +120,15 @@ mod service_account;
 mod storage_protection;
 mod taint_nodes;
 
+pub use default_tolerations::DefaultTolerationSeconds;
+
+/// Let a plugin with other settings take the place of the one of its name. It lives as long as the process.
+pub fn configure(plugins: &mut [&'static dyn Plugin], plugin: impl Plugin + 'static) {
+    if let Some(place) = plugins.iter_mut().find(|p| p.name() == plugin.name()) {
+        *place = Box::leak(Box::new(plugin));
+    }
+}
+
 /// All plugins in upstream's order.
 pub static PLUGINS: &[&dyn Plugin] = &[
     &namespace_lifecycle::NamespaceLifecycle,
@@ -128,7 +137,7 @@ pub static PLUGINS: &[&dyn Plugin] = &[
     &node_restriction::NodeRestriction,
     &taint_nodes::TaintNodesByCondition,
     &priority::Priority,
-    &default_tolerations::DefaultTolerationSeconds,
+    &default_tolerations::DefaultTolerationSeconds::DEFAULT,
     &default_storage_class::DefaultStorageClass,
     &storage_protection::StorageObjectInUseProtection,
     &runtime_class::RuntimeClass,

@@ -5,14 +5,17 @@ use crate::object::{Object, ObjectExt};
 use crate::selector::LabelSelector;
 use crate::server::admission::Reader;
 use crate::server::api::Incoming;
-use crate::server::registry::Call;
+use crate::server::registry::{Call, Change, Part};
 use crate::server::request::options::DeleteOptions;
 use crate::status::{Cause, Details, Reason, Result, Status, Success};
 use axum::body::Body;
 use http::Response;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GVK: (&str, &str, &str) = ("policy", "v1", "Eviction");
+const TARGET: &str = "DisruptionTarget";
+/// Pods that a budget may wait for at most; beyond, its controller is too far behind.
+const DISRUPTED_MAX: usize = 2000;
 
 pub async fn serve(mut call: Call, incoming: Incoming) -> Result<Response<Body>> {
     let wanted = wanted(&incoming)?;
@@ -28,8 +31,39 @@ pub async fn serve(mut call: Call, incoming: Incoming) -> Result<Response<Body>>
     if !ignores_budgets(&pod) {
         check_budgets(&call, &pod, &options).await?;
     }
+    let seen = pod.str_at(&["metadata", "resourceVersion"]);
+    if !options.dry_run && options.resource_version.as_deref().is_none_or(|wanted| wanted == seen) {
+        mark(&call, &pod).await?;
+        // The version that was asked for has been seen, and is another one by our own hand.
+        options.resource_version = None;
+    }
     call.delete(&name, &options).await?;
     reply(&call, &done(), Success::Created, wanted)
+}
+
+/// The pod says why it goes, for whoever counts failures (KEP-3329). A pod that says so already, or has gone meanwhile,
+/// is left as it is.
+async fn mark(call: &Call, pod: &Object) -> Result<()> {
+    let is_target = |c: &Value| c["type"] == TARGET && c["status"] == "True";
+    let conditions = |pod: &Object| pod.at(&["status", "conditions"]).and_then(Value::as_array).cloned();
+    if pod.is_deleting() || conditions(pod).iter().flatten().any(is_target) {
+        return Ok(());
+    }
+    let (mut call, now, uid) = (call.clone(), call.now(), pod.uid().to_owned());
+    let mut make = |old: Option<&Object>| {
+        let mut new = old.cloned().unwrap_or_default();
+        if new.uid() != uid {
+            return Err(Status::modified("", "pods", new.name()));
+        }
+        let mut list = conditions(&new).unwrap_or_default();
+        list.retain(|c| c["type"] != TARGET);
+        list.push(json!({"type": TARGET, "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": now}));
+        new.set_at(&["status", "conditions"], list.into());
+        Ok((new, false))
+    };
+    let part = Part::Status;
+    call.change(pod.name(), Change { part, make: &mut make, create: false }).await.map(drop)
 }
 
 /// Pods that no budget protects: finished, never started, or going already.
@@ -80,6 +114,11 @@ async fn spend(call: &Call, budget: &Object, pod: &Object, options: &DeleteOptio
         );
         return Err(refused("Cannot evict pod as it would violate the pod's disruption budget.", cause, 0));
     }
+    let waiting = budget.at(&["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, |map| map.len());
+    if waiting > DISRUPTED_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(Status::forbidden("policy", "poddisruptionbudgets", budget.name(), why));
+    }
     if options.dry_run {
         return Ok(());
     }
@@ -98,8 +137,7 @@ async fn spend(call: &Call, budget: &Object, pod: &Object, options: &DeleteOptio
         new.set_at(&["status", "disruptedPods", &pod_name], now.clone().into());
         Ok((new, false))
     };
-    let part = crate::server::registry::Part::Status;
-    update.change(budget.name(), crate::server::registry::Change { part, make: &mut make, create: false }).await?;
+    update.change(budget.name(), Change { part: Part::Status, make: &mut make, create: false }).await?;
     Ok(())
 }
 
