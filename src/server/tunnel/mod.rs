@@ -1,8 +1,6 @@
 //! Tunnels of agents: who has one, and streams through it. The protocol is [`crate::wire::tunnel`]'s.
 
 mod endpoint;
-#[cfg(test)]
-mod tests;
 
 pub use endpoint::endpoint;
 
@@ -170,5 +168,39 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.tunnels.waiting.lock().remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Group;
+
+    #[tokio::test]
+    async fn a_full_tunnel_lets_nobody_through() {
+        let tunnels = Arc::new(Tunnels::default());
+        let (_, mut asked) = tunnels.register("far", None);
+        let slots = tunnels.nodes.lock()["far"].slots.clone();
+        let mut all = slots.acquire_many_owned(MAX_STREAMS as u32).await.unwrap();
+        let group = Group::root();
+        let (ended, mut end) = tokio::sync::mpsc::channel(1);
+        let dialing = tunnels.clone();
+        group.spawn("dial", async move {
+            let dialed = dialing.dial("far", Target::Kubelet).await.map(|d| d.map(drop));
+            let _ = ended.send(dialed).await;
+        });
+        tokio::task::yield_now().await;
+        assert!(asked.try_recv().is_err() && tunnels.waiting.lock().is_empty(), "asked beyond the bound");
+        // One stream ends: the next is asked for. Its waiter goes away: nothing is left of it.
+        drop(all.split(1));
+        let open: Open = serde_json::from_slice(&asked.recv().await.unwrap()).unwrap();
+        assert_eq!(open.target, Target::Kubelet);
+        let refusal = Refusal { foreign: false, message: "no".into() };
+        assert!(tunnels.claim("other", &open.id).is_none(), "another node answers");
+        tunnels.claim("far", &open.id).unwrap().send(Err(refusal)).unwrap();
+        let dialed = end.recv().await.unwrap();
+        assert!(matches!(dialed, Some(Err(Failure::Io(_)))), "{dialed:?}");
+        assert!(tunnels.waiting.lock().is_empty());
+        assert!(tunnels.dial("near", Target::Kubelet).await.is_none());
     }
 }
