@@ -6,7 +6,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kedge::agent::tunnel::{Addresses, run};
 use kedge::client::{Handler, Line};
-use kedge::pki::{Pki, PkiConfig, server_config_from_files};
+use kedge::pki::{Pki, PkiConfig, server_config_of};
 use kedge::server::api::{Api, Parts};
 use kedge::server::dial::Dialer;
 use kedge::server::kubelet::{Identity, Kubelets};
@@ -230,8 +230,7 @@ async fn the_kubelet_is_verified_through_the_tunnel() {
     });
     let mut kubelets = Vec::new();
     for pki in [&world.pki, &stranger] {
-        let (certificate, key) = pki.kubelet_serving();
-        let (tls, _) = server_config_from_files(&certificate, &key, &world.pki.client_ca_file()).unwrap();
+        let tls = server_config_of(pki.kubelet_serving(), world.pki.client_ca().pem()).unwrap();
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         kubelets.push(listener.address().unwrap());
         listener.serve(tls, hello.clone(), &world.root);

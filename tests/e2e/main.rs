@@ -20,3 +20,4 @@ mod proxy;
 mod services;
 mod streams;
 mod survival;
+mod tunnel;
