@@ -17,11 +17,17 @@
 //! memory means something for release builds only. Figures are printed, never judged: a busy machine is no failure.
 
 #[allow(dead_code)]
+#[path = "../tests/e2e/agent.rs"]
+mod agent;
+#[allow(dead_code)]
 #[path = "../tests/e2e/host.rs"]
 mod host;
 #[allow(dead_code)]
 #[path = "../tests/e2e/image.rs"]
 mod image;
+#[allow(dead_code)]
+#[path = "../tests/e2e/machine.rs"]
+mod machine;
 #[allow(dead_code)]
 #[path = "../tests/e2e/run.rs"]
 mod run;

@@ -153,7 +153,7 @@ fn join_command(kubeconfig: &std::path::Path, token: &str) -> anyhow::Result<Str
 
 fn random() -> String {
     const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut text = |n| -> String { (0..n).map(|_| LETTERS[rand::random_range(0..LETTERS.len())] as char).collect() };
+    let text = |n| -> String { (0..n).map(|_| LETTERS[rand::random_range(0..LETTERS.len())] as char).collect() };
     format!("{}.{}", text(6), text(16))
 }
 

@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(open.target, Target::Kubelet);
         let refusal = Refusal { foreign: false, message: "no".into() };
         assert!(tunnels.claim("other", &open.id).is_none(), "another node answers");
-        tunnels.claim("far", &open.id).unwrap().send(Err(refusal)).unwrap();
+        assert!(tunnels.claim("far", &open.id).unwrap().send(Err(refusal)).is_ok(), "nobody waits");
         let dialed = end.recv().await.unwrap();
         assert!(matches!(dialed, Some(Err(Failure::Io(_)))), "{dialed:?}");
         assert!(tunnels.waiting.lock().is_empty());
