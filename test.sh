@@ -1,9 +1,9 @@
 #!/bin/sh
 # Install what the tests need, then run them all: format, lints, unit and integration tests, end-to-end tests on a real
-# node (root). CI runs exactly this.
+# node (root), and a part of Kubernetes' conformance tests that pass (tests/conformance). CI runs exactly this.
 #
 #   ./test.sh            everything
-#   ./test.sh fast       without the end-to-end tests
+#   ./test.sh fast       without the end-to-end and the conformance tests
 #
 # Ends with one line: N passed, N failed.
 set -eu
@@ -63,6 +63,28 @@ PY
     kubectl version --client >/dev/null || die "kubectl does not run"
 }
 
+GO=1.26.8
+go_126() { # any Go from 1.21 on fetches the one that the conformance tests name; where there is none, this one
+    PATH="$PATH:/usr/local/go/bin:$TOOLS/go/bin"
+    export PATH
+    case "$(go version 2>/dev/null)" in *go1.2[1-9]*|*go1.[3-9][0-9]*) return ;; esac
+    case "$(uname -m)" in
+        x86_64) arch=amd64 sum=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7 ;;
+        aarch64) arch=arm64 sum=02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99 ;;
+        *) die "install Go $GO for the conformance tests: https://go.dev/dl" ;;
+    esac
+    say "getting Go $GO"
+    curl -sSfL -o "$LOG/go.zip" "https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go$GO.linux-$arch.zip"
+    echo "$sum  $LOG/go.zip" | sha256sum -c --quiet || die "Go came with another content than expected"
+    mkdir -p "$TOOLS"
+    python3 -m zipfile -e "$LOG/go.zip" "$LOG/go"
+    rm -rf "$TOOLS/go"
+    mv "$LOG/go/golang.org/toolchain@v0.0.1-go$GO.linux-$arch" "$TOOLS/go"
+    chmod +x "$TOOLS"/go/bin/* "$TOOLS"/go/pkg/tool/*/*
+    PATH="$TOOLS/go/bin:$PATH"
+    go version >/dev/null || die "Go does not run"
+}
+
 failed=0
 passed=0
 step() { # step NAME COMMAND… ; counts what cargo's test runner says
@@ -91,6 +113,8 @@ main() {
     if [ "${1:-}" != fast ]; then
         [ "$(id -u)" -eq 0 ] || die "the end-to-end tests need root"
         step "end-to-end tests" cargo test --locked --test e2e -- --ignored --test-threads=1
+        go_126
+        step "conformance tests" tests/conformance/run --gate --binary target/debug/kedge
     fi
     say "summary$summary"
     printf '\n%d passed, %d failed\n' "$passed" "$failed"

@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
     add("--skip", metavar="REGEX", help="no tests whose name fits")
     add("--sig", metavar="NAME", help="only tests of this SIG, such as network")
     add("--list", metavar="FILE", type=Path, help="only the tests named in this file, one a line")
-    add("--parallel", metavar="N", type=int, default=6, help="tests at once [%(default)s]")
+    add("--parallel", metavar="N", type=int, default=12, help="tests at once [%(default)s]")
     add("--spec-seconds", metavar="N", type=int, default=process.SPEC_SECONDS,
         help="stop a single test after so long [%(default)s]")
     add("--nodes", metavar="N", type=int, default=2, help="nodes of the cluster [%(default)s]")
@@ -59,7 +59,7 @@ def command(options: argparse.Namespace) -> int:
         raise say.Problem("the cluster under test needs root: run this as root")
     times: dict[str, float] = {}
     say.step(f"conformance tests {SUITE}")
-    built = timed(times, "build", lambda: programs.build())
+    built = timed(times, "build", programs.build)
     everything = specs.conformance(built)
     chosen = selection(options, everything)
     if options.show:
@@ -135,7 +135,8 @@ def test(options, chosen, built, cluster, folder, times) -> list[results.Result]
         suite.wait()
         report.show(suite.results)
         raise
-    keep_durations(durations, found)
+    finally:
+        keep_durations(durations, suite.results)
     return found
 
 
@@ -156,7 +157,7 @@ def about(options: argparse.Namespace, binary: Path, times: dict[str, float]) ->
         figures[name] += " (from the cache)" if times[name] < 5 else ""
     return dict(figures, suite=SUITE, date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC", commit=commit(),
                 machine=f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}",
-                parallel=options.parallel, binary=str(binary))
+                parallel=options.parallel, nodes=options.nodes)
 
 
 def commit() -> str:
@@ -178,5 +179,8 @@ def conclude(options, everything, found, about, folder) -> int:
         results.save(found, last, about)
         say.line(f"wrote {paths.PAGE.relative_to(paths.REPOSITORY)}; {gate.grow(found)} tests came into passing.txt")
     failing = sum(result.outcome == "failed" for result in found)
-    say.line(f"{len(found) - failing} passed or skipped, {failing} failed, in {about['run']}")
+    passed, skipped = (sum(result.outcome == which for result in found) for which in ["passed", "skipped"])
+    # As cargo's test runner says it: ./test.sh counts these lines.
+    say.line(f"test result: {'FAILED' if failing else 'ok'}. {passed} passed; {failing} failed; {skipped} ignored; "
+             f"finished in {about['run']}")
     return 1 if failing else 0

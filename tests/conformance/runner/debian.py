@@ -20,7 +20,7 @@ def root(packages: list[str], without: list[str]) -> Path:
     """A directory with these packages and all they depend on, minus those that only an installation would need."""
     folder = paths.cache() / "debian" / paths.key(" ".join(packages), "|", " ".join(without), "|".join(PRUNED))
     if folder.exists():
-        return folder
+        return paths.used(folder)
     if not shutil.which("apt-get"):
         raise say.Problem("the test images are made from Debian packages: this needs a machine with apt-get")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -233,7 +233,7 @@ def build(built: Path) -> Path:
         key = paths.key("\n".join(names), Path(__file__), paths.HERE / "runner" / "oci.py", str(EDITION), built.name)
         folder = root / key
         if folder.exists():
-            return folder
+            return paths.used(folder)
         say.line(f"making {len(names)} images")
         layout = oci.Layout(Path(scratch) / "layout")
         make = Maker(layout, built)
@@ -241,4 +241,4 @@ def build(built: Path) -> Path:
             layout.image(recipe(name)(make), [name])
         layout.finish()
         shutil.move(layout.folder, folder)
-    return folder
+    return paths.used(folder)

@@ -1,7 +1,9 @@
-"""Where things are: this folder, the cache shared by all checkouts, and the directory of one run."""
+"""Where things are: this folder, and the cache shared by all checkouts."""
 
 import hashlib
 import os
+import shutil
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -15,6 +17,19 @@ def cache() -> Path:
     """Programs, packages and images that no run changes; safe to delete."""
     default = Path(os.environ.get("HOME", "/root")) / ".cache" / "kedge-conformance"
     return Path(os.environ.get("KEDGE_CONFORMANCE_CACHE") or default)
+
+
+# What no run has used for so long goes when something new is made.
+UNUSED_SECONDS = 7 * 24 * 3600
+
+
+def used(folder: Path) -> Path:
+    """Say that a folder of the cache is in use, and remove its neighbours that are not any more."""
+    os.utime(folder)
+    for other in folder.parent.iterdir():
+        if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 def key(*parts: bytes | str | Path) -> str:

@@ -27,7 +27,7 @@ FLAGS = ["-trimpath", "-gcflags=all=-dwarf=false",
 SOURCES = ["go.mod", "go.sum", "main_test.go", "results_test.go"]
 
 
-def build(only: list[str] | None = None) -> Path:
+def build() -> Path:
     """The directory that holds the programs."""
     key = paths.key(*[paths.HERE / source for source in SOURCES], " ".join(FLAGS))
     folder = paths.cache() / "programs" / key
@@ -35,9 +35,9 @@ def build(only: list[str] | None = None) -> Path:
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name, package in PROGRAMS.items():
-            if (only is None or name in only) and not (folder / name).exists():
+            if not (folder / name).exists():
                 compile_one(name, package, folder)
-    return folder
+    return paths.used(folder)
 
 
 def compile_one(name: str, package: str | None, folder: Path) -> None:

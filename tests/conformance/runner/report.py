@@ -58,7 +58,8 @@ def page(results: list[Result], about: dict, before: tuple[dict, list[Result]] |
     parts = [
         "# Conformance\n\nWritten by `tests/conformance/run` from a full run; not edited by hand.\n",
         f"**{passed} of {len(results)}** tests of Kubernetes' own conformance suite {about['suite']} pass.\n",
-        table([["what", ""], ["date", about["date"]], ["commit", about["commit"]], ["machine", about["machine"]],
+        table([["what", ""], ["date", about["date"]], ["commit", about["commit"]],
+               ["machine", about["machine"]], ["nodes", str(about["nodes"])],
                ["build of the tests", about["build"]], ["images", about["images"]],
                ["start of the cluster", about["start"]],
                ["tests, parallel and serial", f"{about['run']} ({about['parallel']} at once)"]]),
@@ -89,8 +90,8 @@ def comparison(results: list[Result], before: tuple[dict, list[Result]] | None) 
         return ""
     about, earlier = before
     changed = changes(results, earlier)
-    same = about["commit"] == about.get("commit") and "Flakes, or mended and broken since"
-    title = f"## Other than in the run before\n\n{same} (commit {about['commit']}, {about['date']}): "
+    title = (f"## Other than in the run before\n\nOf commit {about['commit']}, {about['date']}. Where the commit is the same, "
+             "these are flakes: ")
     if not changed:
         return title + "none.\n"
     return title + f"{len(changed)}.\n\n" + "\n".join(f"- {plain(line)}" for line in changed) + "\n"
