@@ -125,7 +125,8 @@ def test(options, chosen, built, cluster, folder, times) -> list[results.Result]
     serial = sum(spec.serial for spec in chosen)
     say.step(f"{len(chosen)} tests: {len(chosen) - serial} of them {options.parallel} at once, then {serial} alone")
     durations = known_durations()
-    context = process.Context(cluster, built, folder / "logs", images.repo_list(folder), options.spec_seconds)
+    context = process.Context(cluster, built, folder / "logs", images.repo_list(folder), options.spec_seconds,
+                              report.capabilities())
     suite = Suite(context, chosen, durations)
     try:
         found = timed(times, "run", lambda: suite.run(options.parallel))

@@ -6,15 +6,18 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import specs
+from . import report, specs
 from .results import Result, outcome
 from .specs import Spec
 
 # A single test that takes longer is told to stop (its own deadlines are mostly 5 minutes)…
 SPEC_SECONDS = 600
+# …the same for a test that waits for a capability that kedge does not have yet (capabilities.txt): all that such a test
+# does is wait, and there are many…
+WAITING_SECONDS = 100
 # …has this long to clean up after itself, and is then killed.
 CLEANUP_SECONDS = 60
 # The program's own start: it waits for the nodes.
@@ -32,6 +35,11 @@ class Context:
     logs: Path
     registries: Path
     spec_seconds: int = SPEC_SECONDS
+    capabilities: list = field(default_factory=list)
+
+    def limit(self, name: str) -> int:
+        waits = report.capability(name, self.capabilities) != report.DEFECTS
+        return min(self.spec_seconds, WAITING_SECONDS) if waits else self.spec_seconds
 
 
 class Process:
@@ -69,17 +77,17 @@ class Process:
             self.child = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env=environment, cwd=self.context.logs, start_new_session=True)
 
-    def run(self, report, stopping) -> list[Spec]:
-        """Run the batch; `report` gets each result at once. Gives the tests that did not get their turn."""
+    def run(self, record, stopping) -> list[Spec]:
+        """Run the batch; `record` gets each result at once. Gives the tests that did not get their turn."""
         self.start()
         while self.child.poll() is None:
             time.sleep(LOOK_SECONDS)
-            self.look(report)
+            self.look(record)
             self.watch(stopping())
-        self.look(report)
-        return self.settle(report)
+        self.look(record)
+        return self.settle(record)
 
-    def look(self, report) -> None:
+    def look(self, record) -> None:
         if not self.events.exists():
             return
         with open(self.events, "rb") as file:
@@ -88,9 +96,9 @@ class Process:
         whole = data[: data.rfind(b"\n") + 1]
         self.read += len(whole)
         for line in whole.splitlines():
-            self.take(json.loads(line), report)
+            self.take(json.loads(line), record)
 
-    def take(self, event: dict, report) -> None:
+    def take(self, event: dict, record) -> None:
         self.last_change = time.monotonic()
         name = event["name"]
         if name not in self.names:
@@ -105,12 +113,12 @@ class Process:
         result = Result(name, outcome(event["state"]), event.get("seconds", 0), event.get("message", ""),
                         event.get("place", ""), event["time"])
         if event["state"] in ("interrupted", "aborted", "timedout") and self.asked_to_stop:
-            result.message = f"took longer than {self.context.spec_seconds} s and was stopped. {result.message}"
-        self.finish(result, report)
+            result.message = f"took longer than {self.context.limit(name)} s and was stopped. {result.message}"
+        self.finish(result, record)
 
-    def finish(self, result: Result, report) -> None:
+    def finish(self, result: Result, record) -> None:
         self.done.append(result)
-        report(result)
+        record(result)
 
     def keep_output(self, name: str, output: str) -> None:
         (self.context.logs / f"{file_name(name)}.log").write_text(output)
@@ -122,7 +130,9 @@ class Process:
             if now - self.asked_to_stop > CLEANUP_SECONDS * 1.5:
                 self.signal(signal.SIGKILL)
             return
-        begun, limit = (self.current[1], self.context.spec_seconds) if self.current else (self.last_change, START_SECONDS)
+        begun, limit = self.last_change, START_SECONDS
+        if self.current:
+            begun, limit = self.current[1], self.context.limit(self.current[0])
         if stopping or now - begun > limit:
             self.asked_to_stop = now
             self.interrupted = stopping
@@ -134,12 +144,12 @@ class Process:
         except ProcessLookupError:
             pass
 
-    def settle(self, report) -> list[Spec]:
+    def settle(self, record) -> list[Spec]:
         """A test that was running when the process ended has failed; the others have not run."""
         if self.current and not self.interrupted:
             name, begun = self.current
             why = f"the test program ended during this test: {ending(self.child.returncode)}\n{self.tail()}"
-            self.finish(Result(name, "failed", time.monotonic() - begun, why), report)
+            self.finish(Result(name, "failed", time.monotonic() - begun, why), record)
         done = {result.name for result in self.done}
         return [spec for spec in self.batch if spec.name not in done]
 

@@ -10,7 +10,7 @@ from .results import Result, first_line
 from .specs import Spec
 
 # Tests that one process runs in a row: its start costs about as much as one test.
-BATCH = 6
+BATCH = 12
 # How often a test gets its turn when the process before it ended early.
 TURNS = 3
 
