@@ -59,17 +59,19 @@ def command(options: argparse.Namespace) -> int:
         raise say.Problem("the cluster under test needs root: run this as root")
     times: dict[str, float] = {}
     say.step(f"conformance tests {SUITE}")
-    built = timed(times, "build", programs.build)
+    built = programs.build()
     everything = specs.conformance(built)
     chosen = selection(options, everything)
     if options.show:
         say.line("\n".join(spec.name for spec in chosen))
         return 0
-    layout = timed(times, "images", lambda: images.build(built))
+    layout = images.build(built)
     if options.prepare:
         return 0
     binary = kedge(options)
     folder = RESULTS / time.strftime("%Y%m%d-%H%M%S")
+    # What is in the cache took this long when it was made.
+    times |= {"build": paths.took(built), "images": paths.took(layout)}
     found, about = run(options, chosen, built, layout, binary, folder, times)
     return conclude(options, everything, found, about, folder)
 
@@ -117,8 +119,23 @@ def run(options, chosen, built, layout, binary, folder, times) -> tuple[list[res
     finally:
         if options.keep and cluster.kubeconfig.exists():
             say.line(f"kept: nsenter --net=/run/netns/{cluster.id} kubectl --kubeconfig={cluster.kubeconfig} get nodes")
-            input("Enter takes it down ")
+            wait_for_enter()
+        no_more_interrupts()
         cluster.stop()
+
+
+def wait_for_enter() -> None:
+    try:
+        input("Enter takes it down ")
+    except EOFError:
+        # Without a terminal a signal does.
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+def no_more_interrupts() -> None:
+    """Impatience must not leave half a cluster behind."""
+    for number in [signal.SIGINT, signal.SIGTERM]:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def test(options, chosen, built, cluster, folder, times) -> list[results.Result]:
@@ -131,6 +148,7 @@ def test(options, chosen, built, cluster, folder, times) -> list[results.Result]
     try:
         found = timed(times, "run", lambda: suite.run(options.parallel))
     except KeyboardInterrupt:
+        no_more_interrupts()
         suite.stop.set()
         say.line("interrupted: stopping the tests")
         suite.wait()
@@ -153,9 +171,7 @@ def keep_durations(durations: dict[str, float], found: list[results.Result]) -> 
 
 def about(options: argparse.Namespace, binary: Path, times: dict[str, float]) -> dict:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    figures = {name: say.minutes(times[name]) for name in ["build", "images", "start", "run"]}
-    for name in ["build", "images"]:
-        figures[name] += " (from the cache)" if times[name] < 5 else ""
+    figures = {name: say.minutes(seconds) for name, seconds in times.items()}
     return dict(figures, suite=SUITE, date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC", commit=commit(),
                 machine=f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}",
                 parallel=options.parallel, nodes=options.nodes)

@@ -235,10 +235,12 @@ def build(built: Path) -> Path:
         if folder.exists():
             return paths.used(folder)
         say.line(f"making {len(names)} images")
+        watch = say.Stopwatch()
         layout = oci.Layout(Path(scratch) / "layout")
         make = Maker(layout, built)
         for name in names:
             layout.image(recipe(name)(make), [name])
         layout.finish()
+        paths.took(layout.folder, float(watch))
         shutil.move(layout.folder, folder)
     return paths.used(folder)

@@ -32,6 +32,15 @@ def used(folder: Path) -> Path:
     return folder
 
 
+def took(folder: Path, more: float = 0) -> float:
+    """Seconds that making this folder has taken so far."""
+    file = folder / "seconds"
+    seconds = more + (float(file.read_text()) if file.exists() else 0)
+    if more:
+        file.write_text(f"{seconds:.1f}")
+    return seconds
+
+
 def key(*parts: bytes | str | Path) -> str:
     """A short name for what was made from these texts and files."""
     digest = hashlib.sha256()

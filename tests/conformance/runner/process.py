@@ -17,7 +17,7 @@ from .specs import Spec
 SPEC_SECONDS = 600
 # …the same for a test that waits for a capability that kedge does not have yet (capabilities.txt): all that such a test
 # does is wait, and there are many…
-WAITING_SECONDS = 100
+WAITING_SECONDS = 60
 # …has this long to clean up after itself, and is then killed.
 CLEANUP_SECONDS = 60
 # The program's own start: it waits for the nodes.
@@ -113,7 +113,7 @@ class Process:
         result = Result(name, outcome(event["state"]), event.get("seconds", 0), event.get("message", ""),
                         event.get("place", ""), event["time"])
         if event["state"] in ("interrupted", "aborted", "timedout") and self.asked_to_stop:
-            result.message = f"took longer than {self.context.limit(name)} s and was stopped. {result.message}"
+            result.message = f"stopped after {self.context.limit(name)} s at: {last_step(event.get('output', ''))}"
         self.finish(result, record)
 
     def finish(self, result: Result, record) -> None:
@@ -155,6 +155,12 @@ class Process:
 
     def tail(self) -> str:
         return self.output.read_text(errors="replace")[-3000:]
+
+
+def last_step(output: str) -> str:
+    """What a test says it is doing; without the time of day."""
+    steps = re.findall(r"STEP: (.*?)(?: @ [\d/]+ [\d:.]+)?$", output, re.MULTILINE)
+    return steps[-1] if steps else "its start"
 
 
 def ending(code: int) -> str:

@@ -52,4 +52,5 @@ def compile_one(name: str, package: str | None, folder: Path) -> None:
     if subprocess.run(command, cwd=paths.HERE, env=environment).returncode != 0:
         raise say.Problem(f"building {name} failed: {' '.join(command)}")
     new.rename(folder / name)
+    paths.took(folder, float(watch))
     say.line(f"built {name} in {say.minutes(float(watch))}")
