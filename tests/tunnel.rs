@@ -62,7 +62,7 @@ fn pki(dir: &std::path::Path, node: &str) -> Pki {
         service_ips: vec![],
         cluster_domain: "cluster.local".into(),
         tls_sans: vec![],
-        life: crate::pki::LEAF_LIFE,
+        life: kedge::pki::LEAF_LIFE,
     };
     Pki::load_or_create(dir, names).unwrap()
 }
