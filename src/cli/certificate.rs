@@ -128,7 +128,10 @@ fn rotate(place: &Place) -> anyhow::Result<i32> {
     let leaves = || -> Vec<Found> { found(&place.data_dir).into_iter().filter(|f| !f.is_ca()).collect() };
     let before = leaves();
     let Some(pid) = daemon::running(&place.run_dir) else {
-        bail!("kedge does not run here ({}); certificates that are due are renewed when it starts", place.run_dir.display());
+        bail!(
+            "kedge does not run here ({}); certificates that are due are renewed when it starts",
+            place.run_dir.display()
+        );
     };
     kill(Pid::from_raw(pid), Signal::SIGUSR1).context("cannot signal the running kedge")?;
     let deadline = Instant::now() + PATIENCE;

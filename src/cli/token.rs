@@ -280,9 +280,7 @@ mod tests {
             Secret { data: Some(data), ..Default::default() }
         };
         let now = crate::time::parse_seconds("2026-01-01T00:00:00Z").unwrap();
-        for (end, ttl) in
-            [("", "<forever>"), ("2026-01-01T03:00:00Z", "3h"), ("2025-01-01T00:00:00Z", "<expired>")]
-        {
+        for (end, ttl) in [("", "<forever>"), ("2026-01-01T03:00:00Z", "3h"), ("2025-01-01T00:00:00Z", "<expired>")] {
             let row = row(&secret(end), now);
             assert_eq!((row[0].as_str(), row[1].as_str()), ("abcdef.0123456789abcdef", ttl));
             assert_eq!((row[3].as_str(), row[4].as_str()), ("signing", "<none>"));

@@ -11,8 +11,8 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::WantsClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -271,7 +271,9 @@ pub fn tls(trust: Trust<'_>) -> anyhow::Result<ConfigBuilder<ClientConfig, Wants
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?;
     let authority = match trust {
-        Trust::Anyone => return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))),
+        Trust::Anyone => {
+            return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))));
+        }
         Trust::Authority(pem) => pem,
     };
     let mut roots = RootCertStore::empty();

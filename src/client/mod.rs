@@ -8,9 +8,7 @@ mod line;
 
 pub use line::Line;
 
-pub use https::{
-    Speaks, Target, TokenSource, Trust, cluster_of, connect, protocols, tls, unverified_config,
-};
+pub use https::{Speaks, Target, TokenSource, Trust, cluster_of, connect, protocols, tls, unverified_config};
 
 use axum::body::Body;
 use futures::future::BoxFuture;

@@ -121,7 +121,10 @@ mod tests {
             assert_eq!(token.is_bootstrap(), bootstrap, "{text}");
             assert!(!format!("{token:?}").contains(secret) || secret == "K10", "{text}");
         }
-        assert_eq!(Token::parse(&pinned(&[0xab; 32], "x")).unwrap(), Token { ca: Some([0xab; 32]), secret: "x".into() });
+        assert_eq!(
+            Token::parse(&pinned(&[0xab; 32], "x")).unwrap(),
+            Token { ca: Some([0xab; 32]), secret: "x".into() }
+        );
     }
 
     #[test]

@@ -38,7 +38,6 @@ impl LiveCertificate {
     }
 }
 
-
 impl ResolvesServerCert for LiveCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.load_full()

@@ -104,7 +104,10 @@ impl Host {
     /// `kedge server` with these further flags, as a command in the node's namespace.
     pub fn server_command(&self, flags: &[&str]) -> Command {
         let mut command = self.daemon("server");
-        command.arg(format!("--write-kubeconfig={}", self.kubeconfig().display())).arg("--node-name=node-1").args(flags);
+        command
+            .arg(format!("--write-kubeconfig={}", self.kubeconfig().display()))
+            .arg("--node-name=node-1")
+            .args(flags);
         command
     }
 

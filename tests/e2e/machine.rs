@@ -75,10 +75,6 @@ impl Machine {
         self.process = Some(command.spawn().expect("start kedge"));
     }
 
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Child::id)
-    }
-
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }

@@ -59,9 +59,9 @@ where
     Arc::new(move |api, request| {
         let headers = request.headers().clone();
         let answer = answer(api, request);
-        Box::pin(async move {
-            answer.await.unwrap_or_else(|status| crate::server::api::status_response(&headers, &status))
-        })
+        Box::pin(
+            async move { answer.await.unwrap_or_else(|status| crate::server::api::status_response(&headers, &status)) },
+        )
     })
 }
 
