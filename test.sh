@@ -113,8 +113,12 @@ main() {
     if [ "${1:-}" != fast ]; then
         [ "$(id -u)" -eq 0 ] || die "the end-to-end tests need root"
         step "end-to-end tests" cargo test --locked --test e2e -- --ignored --test-threads=1
-        go_126
-        step "conformance tests" tests/conformance/run --gate --binary target/debug/kedge
+        if [ -s tests/conformance/passing.txt ]; then
+            go_126
+            step "conformance tests" tests/conformance/run --gate --binary target/debug/kedge
+        else
+            say "conformance tests: NOT RUN. There is no tests/conformance/passing.txt yet; a full run of tests/conformance/run writes it"
+        fi
     fi
     say "summary$summary"
     printf '\n%d passed, %d failed\n' "$passed" "$failed"
