@@ -288,8 +288,9 @@ fn nodes_come_move_and_go() {
 
     // Another address, as after DHCP: the node's network part starts anew with it.
     let moved = &mut cluster.hosts[1];
-    moved.ns.ip("address add 192.0.2.77/24 dev uplink");
+    // The old one first: with it the kernel would drop every later one of the same network.
     moved.ns.ip("address delete 192.0.2.2/24 dev uplink");
+    moved.ns.ip("address add 192.0.2.77/24 dev uplink");
     moved.address = "192.0.2.77".into();
     moved.restart(&api, Backend::Vxlan);
     api.put(NODES, node("b", "192.0.2.77", "10.42.1.0/24"));

@@ -249,7 +249,11 @@ mod tests {
             ("sa:root-ca-cert-publisher", "get configmaps", false),
             ("sa:clusterrole-aggregation-controller", "escalate clusterroles.rbac.authorization.k8s.io", true),
             ("sa:no-such-controller", "list pods", false),
-            ("system:node:n1", "get nodes", false),
+            // As kube-proxy; the Node authorizer gives it the rest, object by object.
+            ("system:node:n1", "watch endpointslices.discovery.k8s.io", true),
+            ("system:node:n1", "update nodes", false),
+            ("system:node:n1", "get secrets", false),
+            ("system:node:n1", "watch pods", false),
         ];
         for (who, what, want) in cases {
             let user = match who.strip_prefix("sa:") {
