@@ -214,9 +214,11 @@ fn wireguard_connects_nodes() {
     let before = key(&cluster.api);
     assert!(before.is_object());
     let api = cluster.api.clone();
+    let (kept, address) = cluster.hosts[0].running().pod("kept");
+    kept.serve("kept", 8080);
     cluster.hosts[0].restart(&api, Backend::WireGuard);
-    let (pod, _) = cluster.hosts[1].running().pod("client");
-    until("again after a restart", || pod.call("10.42.0.2:8080").is_ok());
+    let (client, client_address) = cluster.hosts[1].running().pod("client");
+    answers(&client, &format!("{address}:8080"), &format!("kept {client_address}"));
     assert_eq!(key(&api), before, "the key is kept");
 }
 
