@@ -15,6 +15,7 @@ mod images;
 mod install;
 mod join;
 mod lifecycle;
+mod overlay;
 mod owners;
 mod proxy;
 mod services;
