@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
 use serde_json::json;
+use std::collections::HashMap;
 use std::time::Duration;
 
 struct TaintEviction {
@@ -20,6 +22,8 @@ struct TaintEviction {
     recorder: Recorder,
     nodes: Cache<Node>,
     pods: Cache<Pod>,
+    /// When a pod was first seen on a node with such taints: `kubectl taint` writes no time. Bounded by their pods.
+    seen: Mutex<HashMap<Key, Timestamp>>,
 }
 
 pub fn new(context: &Context) -> Box<dyn Controller> {
@@ -28,6 +32,7 @@ pub fn new(context: &Context) -> Box<dyn Controller> {
         recorder: context.recorder.clone(),
         nodes: context.caches.of(),
         pods: context.caches.of(),
+        seen: Mutex::default(),
     })
 }
 
@@ -36,11 +41,11 @@ fn no_execute(node: &Node) -> Vec<&Taint> {
     taints.filter(|t| t.effect == "NoExecute").collect()
 }
 
-/// When a pod must leave; None: it may stay.
-fn deadline(tolerations: &[Toleration], taints: &[&Taint], now: Timestamp) -> Option<Timestamp> {
+/// When a pod must leave that was first seen with its node's taints at `since`; None: it may stay.
+fn deadline(tolerations: &[Toleration], taints: &[&Taint], since: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let mut earliest: Option<Timestamp> = None;
     for taint in taints {
-        let added = taint.time_added.as_ref().map_or(now, |t| t.0);
+        let added = taint.time_added.as_ref().map_or(since, |t| t.0);
         let matching: Vec<_> = tolerations.iter().filter(|t| toleration_matches(t, taint)).collect();
         if matching.is_empty() {
             return Some(now.min(added));
@@ -56,6 +61,19 @@ fn deadline(tolerations: &[Toleration], taints: &[&Taint], now: Timestamp) -> Op
     earliest
 }
 
+impl TaintEviction {
+    /// When the pod has to go.
+    fn when(&self, key: &Key, pod: &Pod, node: &Node, now: Timestamp) -> Option<Timestamp> {
+        let taints = no_execute(node);
+        if taints.is_empty() {
+            return None;
+        }
+        let since = *self.seen.lock().entry(key.clone()).or_insert(now);
+        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        deadline(tolerations, &taints, since, now)
+    }
+}
+
 #[async_trait]
 impl Controller for TaintEviction {
     fn name(&self) -> &'static str {
@@ -69,7 +87,7 @@ impl Controller for TaintEviction {
                 node.map(|n| no_execute(n).into_iter().cloned().collect::<Vec<_>>()).unwrap_or_default()
             };
             let (old, new) = (taints(change.old.as_ref()), taints(change.new.as_ref()));
-            if new.is_empty() || old == new {
+            if old == new {
                 return Vec::new();
             }
             pods.by(&by_node(), &change.key.name).iter().map(|p| Key::of(p.as_ref())).collect()
@@ -83,13 +101,14 @@ impl Controller for TaintEviction {
     }
 
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Requeue> {
-        let Some(pod) = self.pods.at(key).filter(|pod| !pods::is_terminating(pod)) else { return Ok(Requeue::Done) };
-        let Some(node) = pods::node_name(&pod).and_then(|name| self.nodes.get("", name)) else {
+        let pod = self.pods.at(key).filter(|pod| !pods::is_terminating(pod));
+        let node = pod.as_ref().and_then(|pod| pods::node_name(pod)).and_then(|name| self.nodes.get("", name));
+        let now = Timestamp::now();
+        let when = pod.as_ref().zip(node.as_ref()).and_then(|(pod, node)| self.when(key, pod, node, now));
+        let (Some(pod), Some(when)) = (pod, when) else {
+            self.seen.lock().remove(key);
             return Ok(Requeue::Done);
         };
-        let (taints, now) = (no_execute(&node), Timestamp::now());
-        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        let Some(when) = deadline(tolerations, &taints, now) else { return Ok(Requeue::Done) };
         if when > now {
             let wait = Duration::try_from(when.duration_since(now)).unwrap_or_default();
             return Ok(Requeue::After(wait));
@@ -146,8 +165,20 @@ mod tests {
         ];
         for (tolerations, taints, expected) in cases {
             let parsed: Vec<Toleration> = serde_json::from_value(tolerations.clone()).unwrap();
-            let told = deadline(&parsed, &taints, now).map(|t| t.to_string());
+            let told = deadline(&parsed, &taints, now, now).map(|t| t.to_string());
             assert_eq!(told.as_deref(), expected, "{tolerations}");
         }
+    }
+
+    /// `kubectl taint` writes no time: the toleration runs from when the taint was seen, not from each look.
+    #[test]
+    fn a_taint_without_a_time_counts_from_when_it_was_seen() {
+        let taint: Taint = serde_json::from_value(json!({"key": "a", "effect": "NoExecute"})).unwrap();
+        let toleration = json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 5}]);
+        let tolerations: Vec<Toleration> = serde_json::from_value(toleration).unwrap();
+        let seen: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let later: Timestamp = "2026-01-01T00:00:07Z".parse().unwrap();
+        let told = deadline(&tolerations, &[&taint], seen, later).unwrap();
+        assert_eq!(told.to_string(), "2026-01-01T00:00:05Z");
     }
 }
