@@ -109,7 +109,7 @@ fn a_token_lets_a_machine_in_once_per_name() {
     std::fs::write(&file, read("kubeconfig") + "\n").expect("writes");
     let url = "basenc --base64url -w0 | tr -d =";
     let tag_again = sh(&format!(
-        "{{ printf %s. {header}; {url} < {}; }} | openssl dgst -sha256 -hmac 0123456789abcdef -binary | {url}",
+        "{{ printf %s. {header}; cat {} | {url}; }} | openssl dgst -sha256 -hmac 0123456789abcdef -binary | {url}",
         file.display()
     ));
     assert_eq!(tag_again.ok(), tag);
