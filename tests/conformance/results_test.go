@@ -19,6 +19,7 @@ type event struct {
 	Seconds float64 `json:"seconds,omitempty"`
 	Message string  `json:"message,omitempty"`
 	Place   string  `json:"place,omitempty"`
+	Step    string  `json:"step,omitempty"`
 	Output  string  `json:"output,omitempty"`
 }
 
@@ -69,6 +70,16 @@ func reportEnd(report ginkgo.SpecReport) {
 		Seconds: report.RunTime.Seconds(),
 		Message: report.Failure.Message,
 		Place:   report.Failure.Location.String(),
+		Step:    lastStep(report),
 		Output:  output,
 	})
+}
+
+// What the test says it was at.
+func lastStep(report ginkgo.SpecReport) string {
+	steps := report.SpecEvents.WithType(types.SpecEventByStart)
+	if len(steps) == 0 {
+		return "its start"
+	}
+	return steps[len(steps)-1].Message
 }

@@ -113,7 +113,7 @@ class Process:
         result = Result(name, outcome(event["state"]), event.get("seconds", 0), event.get("message", ""),
                         event.get("place", ""), event["time"])
         if event["state"] in ("interrupted", "aborted", "timedout") and self.asked_to_stop:
-            result.message = f"stopped after {self.context.limit(name)} s at: {last_step(event.get('output', ''))}"
+            result.message = f"stopped after {self.context.limit(name)} s at: {event.get('step', '')}"
         self.finish(result, record)
 
     def finish(self, result: Result, record) -> None:
@@ -155,12 +155,6 @@ class Process:
 
     def tail(self) -> str:
         return self.output.read_text(errors="replace")[-3000:]
-
-
-def last_step(output: str) -> str:
-    """What a test says it is doing; without the time of day."""
-    steps = re.findall(r"STEP: (.*?)(?: @ [\d/]+ [\d:.]+)?$", output, re.MULTILINE)
-    return steps[-1] if steps else "its start"
 
 
 def ending(code: int) -> str:

@@ -32,19 +32,26 @@ def outcome(state: str) -> str:
     return OUTCOMES.get(state, "failed")
 
 
+# What differs from run to run in the same failure, and what stands for it.
+NOISE = [
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID"),
+    (r"\d{4}-\d\d-\d\d[T ][\d:.]+\S*", "TIME"),
+    (r"/\S+/kubectl\b", "kubectl"),
+    (r" --(server|kubeconfig)=\S+", ""),
+    (r"\b10\.4[23]\.\d+\.\d+", "IP"),
+    (r"<[\w*./\[\]{} ]+ \| 0x[0-9a-f]+>:? ?", ""),
+    (r"0x[0-9a-f]{6,}", "0x…"),
+    (r"-\d{2,5}\b", "-N"),
+    (r"after \d+\.\d+s", "after N s"),
+]
+
+
 def first_line(message: str) -> str:
     """The part of a failure that says most, on one line, and the same in every run."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    text = ""
-    for line in lines:
-        if line.startswith("goroutine "):
-            break
-        text = f"{text} {line}".strip()
-        if len(text) > LINE_CHARACTERS:
-            break
-    for noise, instead in [(r"<[\w*./\[\]{} ]+ \| 0x[0-9a-f]+>:? ?", ""), (r"0x[0-9a-f]{6,}", "0x…"),
-                           (r"-\d{3,5}\b", "-N"), (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID"),
-                           (r"after \d+\.\d+s", "after N s"), (r"\d{4}-\d\d-\d\d[T ][\d:.]+\S*", "TIME")]:
+    stack = next((i for i, line in enumerate(lines) if line.startswith("goroutine ")), len(lines))
+    text = " ".join(lines[:stack])[: LINE_CHARACTERS * 10]
+    for noise, instead in NOISE:
         text = re.sub(noise, instead, text)
     return text if len(text) <= LINE_CHARACTERS else text[: LINE_CHARACTERS - 1] + "…"
 
