@@ -1,7 +1,7 @@
 //! Hand-made Endpoints of Services without a selector, as EndpointSlices: readers of slices (proxies, DNS) see them too
 //! (upstream's endpointslicemirroring-controller, KEP-752).
 
-use super::slices::{MANAGED_BY, SERVICE, by_service, shape_of};
+use super::slices::{Changes, MANAGED_BY, SERVICE, by_service, is_managed_by, service_of, shape_of};
 use crate::cache::{Cache, Key};
 use crate::controllers::driver::{Controller, Requeue, Wakes};
 use crate::controllers::labels::Labels;
@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -59,18 +58,15 @@ impl Controller for Mirror {
     fn wakes(&self, wakes: &mut Wakes) {
         wakes.primary(&self.endpoints);
         wakes.on(&self.services, |change| vec![change.key.clone()]);
-        wakes.on(&self.slices, |change| {
-            let ours = change.latest().filter(|slice| is_ours(slice));
-            let service = ours.and_then(|slice| slice.metadata.labels.as_ref()?.get(SERVICE));
-            service.map(|s| Key::new(&change.key.namespace, s)).into_iter().collect()
-        });
+        wakes.on(&self.slices, |change| service_of(change, MANAGER));
     }
 
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Requeue> {
         if !self.writes.visible(key, &self.slices).await {
             return Ok(Requeue::After(STALE_PAUSE));
         }
-        let held: Vec<_> = self.slices.by(&by_service(), &key.to_string()).into_iter().filter(|s| is_ours(s)).collect();
+        let held = self.slices.by(&by_service(), &key.to_string());
+        let held: Vec<_> = held.into_iter().filter(|s| is_managed_by(s, MANAGER)).collect();
         let api: Api<EndpointSlice> = apply::api(&self.client, &key.namespace);
         let selectorless = |s: &Arc<Service>| s.spec.as_ref().is_some_and(|s| s.selector.is_none());
         let mirrored =
@@ -82,30 +78,19 @@ impl Controller for Mirror {
             }
             return Ok(Requeue::Done);
         };
-        let plan = plan(&endpoints, &held);
-        self.report(&endpoints, &plan.skipped);
-        if endpoints.metadata.deletion_timestamp.is_none() {
-            for slice in &plan.create {
-                match api.create(&PostParams::default(), slice).await {
-                    Ok(made) => self.writes.record(key, &made),
-                    Err(error) if apply::is_namespace_terminating(&error) => return Ok(Requeue::Done),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        let (mut changes, skipped) = plan(&endpoints, &held);
+        self.report(&endpoints, &skipped);
+        if endpoints.metadata.deletion_timestamp.is_some() {
+            changes.create.clear();
         }
-        for (old, new) in plan.update {
-            let written = apply::update(&api, old.as_ref(), |fresh| {
-                fresh.endpoints = new.endpoints;
-                fresh.ports = new.ports;
-                fresh.metadata.labels = new.metadata.labels;
-                fresh.metadata.annotations = new.metadata.annotations;
-                fresh.metadata.owner_references = new.metadata.owner_references;
-            });
-            self.writes.record(key, &written.await?);
-        }
-        for slice in &plan.delete {
-            apply::delete(&api, slice.as_ref()).await?;
-        }
+        let edit = |fresh: &mut EndpointSlice, new: EndpointSlice| {
+            fresh.endpoints = new.endpoints;
+            fresh.ports = new.ports;
+            fresh.metadata.labels = new.metadata.labels;
+            fresh.metadata.annotations = new.metadata.annotations;
+            fresh.metadata.owner_references = new.metadata.owner_references;
+        };
+        changes.apply(&api, key, &self.writes, edit).await?;
         Ok(Requeue::Done)
     }
 }
@@ -127,10 +112,6 @@ impl Mirror {
     }
 }
 
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|m| m == MANAGER)
-}
-
 fn is_wanted(endpoints: &Endpoints) -> bool {
     let labels = endpoints.metadata.labels.as_ref();
     let annotations = endpoints.metadata.annotations.as_ref();
@@ -145,23 +126,15 @@ struct Skipped {
     too_many: usize,
 }
 
-#[derive(Debug, Default)]
-struct Plan {
-    create: Vec<EndpointSlice>,
-    update: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
-    delete: Vec<Arc<EndpointSlice>>,
-    skipped: Skipped,
-}
-
 /// One slice for each family and set of ports.
-fn plan(endpoints: &Endpoints, held: &[Arc<EndpointSlice>]) -> Plan {
-    let mut plan = Plan::default();
+fn plan(endpoints: &Endpoints, held: &[Arc<EndpointSlice>]) -> (Changes, Skipped) {
+    let (mut plan, mut skipped) = (Changes::default(), Skipped::default());
     let mut held_by_shape: BTreeMap<(String, String), Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in held {
         let shape = (slice.address_type.clone(), shape_of(slice.ports.as_deref().unwrap_or_default()));
         held_by_shape.entry(shape).or_default().push(slice.clone());
     }
-    for wanted in wanted(endpoints, &mut plan.skipped) {
+    for wanted in wanted(endpoints, &mut skipped) {
         let shape = (wanted.address_type.clone(), shape_of(wanted.ports.as_deref().unwrap_or_default()));
         let mut there = held_by_shape.remove(&shape).unwrap_or_default().into_iter();
         match there.next() {
@@ -172,7 +145,7 @@ fn plan(endpoints: &Endpoints, held: &[Arc<EndpointSlice>]) -> Plan {
         plan.delete.extend(there);
     }
     plan.delete.extend(held_by_shape.into_values().flatten());
-    plan
+    (plan, skipped)
 }
 
 fn same(old: &EndpointSlice, wanted: &EndpointSlice) -> bool {
@@ -268,11 +241,11 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "x"}], "ports": [{"name": "p", "port": 1}]},
             {"notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"name": "p", "port": 1, "protocol": "TCP"}]},
         ]));
-        let plan = plan(&endpoints, &[]);
+        let (plan, skipped) = plan(&endpoints, &[]);
         let made: Vec<_> =
             plan.create.iter().map(|s| (s.address_type.as_str(), s.endpoints.as_ref().unwrap().len())).collect();
         assert_eq!(made, [("IPv4", 2), ("IPv6", 1)]);
-        assert_eq!(plan.skipped, Skipped { invalid: 1, too_many: 0 });
+        assert_eq!(skipped, Skipped { invalid: 1, too_many: 0 });
         let conditions = plan.create[0].endpoints.as_ref().unwrap()[1].conditions.clone().unwrap();
         assert_eq!(conditions.ready, Some(false));
     }
@@ -280,13 +253,13 @@ mod tests {
     #[test]
     fn slices_change_only_when_the_endpoints_did() {
         let first = endpoints(json!([{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}]));
-        let held: Vec<_> = plan(&first, &[]).create.into_iter().map(Arc::new).collect();
-        let again = plan(&first, &held);
+        let held: Vec<_> = plan(&first, &[]).0.create.into_iter().map(Arc::new).collect();
+        let (again, _) = plan(&first, &held);
         assert!(again.create.is_empty() && again.update.is_empty() && again.delete.is_empty(), "{again:?}");
         let more = endpoints(json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "ports": [{"port": 1}]}]));
-        let changed = plan(&more, &held);
+        let (changed, _) = plan(&more, &held);
         assert_eq!((changed.create.len(), changed.update.len(), changed.delete.len()), (0, 1, 0));
-        let none = plan(&endpoints(json!([])), &held);
+        let (none, _) = plan(&endpoints(json!([])), &held);
         assert_eq!((none.create.len(), none.update.len(), none.delete.len()), (0, 0, 1));
     }
 }

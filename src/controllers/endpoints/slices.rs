@@ -1,7 +1,7 @@
 //! EndpointSlices (KEP-752): the addresses of a Service in slices of at most 100, changed as little as possible.
 
 use super::members::{self, HEADLESS, Member};
-use crate::cache::{Cache, Index, Key};
+use crate::cache::{Cache, Change, Index, Key};
 use crate::controllers::apply;
 use crate::controllers::driver::{Controller, Requeue, Wakes};
 use crate::controllers::owners::controller_ref;
@@ -56,8 +56,51 @@ pub(super) fn by_service() -> Index<EndpointSlice> {
     }
 }
 
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|m| m == MANAGER)
+/// Whether this controller keeps a slice; others leave it alone.
+pub(super) fn is_managed_by(slice: &EndpointSlice, manager: &str) -> bool {
+    slice.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|m| m == manager)
+}
+
+/// The Service whose slice changed, if `manager` keeps it.
+pub(super) fn service_of(change: &Change<EndpointSlice>, manager: &str) -> Vec<Key> {
+    let kept = change.latest().filter(|slice| is_managed_by(slice, manager));
+    let service = kept.and_then(|slice| slice.metadata.labels.as_ref()?.get(SERVICE));
+    service.map(|s| Key::new(&change.key.namespace, s)).into_iter().collect()
+}
+
+/// What is to be written of one Service's slices.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub create: Vec<EndpointSlice>,
+    pub update: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
+    pub delete: Vec<Arc<EndpointSlice>>,
+}
+
+impl Changes {
+    /// Write them; `edit` takes over into the server's form of a slice what the controller keeps of it.
+    pub async fn apply(
+        self,
+        api: &Api<EndpointSlice>,
+        key: &Key,
+        writes: &Writes,
+        edit: fn(&mut EndpointSlice, EndpointSlice),
+    ) -> anyhow::Result<()> {
+        for slice in &self.create {
+            match api.create(&PostParams::default(), slice).await {
+                Ok(made) => writes.record(key, &made),
+                Err(error) if apply::is_namespace_terminating(&error) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (old, new) in self.update {
+            let written = apply::update(api, old.as_ref(), |fresh| edit(fresh, new));
+            writes.record(key, &written.await?);
+        }
+        for slice in &self.delete {
+            apply::delete(api, slice.as_ref()).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -70,11 +113,7 @@ impl Controller for Slices {
         wakes.primary(&self.services);
         let services = self.services.clone();
         wakes.on(&self.pods, move |change| members::services_of(&services, change));
-        wakes.on(&self.slices, |change| {
-            let ours = change.latest().filter(|slice| is_ours(slice));
-            let service = ours.and_then(|slice| slice.metadata.labels.as_ref()?.get(SERVICE));
-            service.map(|s| Key::new(&change.key.namespace, s)).into_iter().collect()
-        });
+        wakes.on(&self.slices, |change| service_of(change, MANAGER));
         wakes.reads(&self.nodes);
     }
 
@@ -90,38 +129,20 @@ impl Controller for Slices {
         if !self.writes.visible(key, &self.slices).await {
             return Ok(Requeue::After(STALE_PAUSE));
         }
-        let held: Vec<_> = self.slices.by(&by_service(), &key.to_string()).into_iter().filter(|s| is_ours(s)).collect();
+        let held = self.slices.by(&by_service(), &key.to_string());
+        let held: Vec<_> = held.into_iter().filter(|s| is_managed_by(s, MANAGER)).collect();
         let members = members::members(&service, &self.pods.list_in(&key.namespace));
         let zone = |node: &str| self.nodes.get("", node)?.metadata.labels.as_ref()?.get(ZONE).cloned();
         let plan = plan(&service, &members, &held, &zone);
         let api: Api<EndpointSlice> = apply::api(&self.client, &key.namespace);
-        for slice in &plan.create {
-            match api.create(&PostParams::default(), slice).await {
-                Ok(made) => self.writes.record(key, &made),
-                Err(error) if apply::is_namespace_terminating(&error) => return Ok(Requeue::Done),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        for (old, new) in plan.update {
-            let written = apply::update(&api, old.as_ref(), |fresh| {
-                fresh.endpoints = new.endpoints;
-                fresh.ports = new.ports;
-                fresh.metadata.labels = new.metadata.labels;
-            });
-            self.writes.record(key, &written.await?);
-        }
-        for slice in &plan.delete {
-            apply::delete(&api, slice.as_ref()).await?;
-        }
+        let edit = |fresh: &mut EndpointSlice, new: EndpointSlice| {
+            fresh.endpoints = new.endpoints;
+            fresh.ports = new.ports;
+            fresh.metadata.labels = new.metadata.labels;
+        };
+        plan.apply(&api, key, &self.writes, edit).await?;
         Ok(Requeue::Done)
     }
-}
-
-#[derive(Debug, Default)]
-struct Plan {
-    create: Vec<EndpointSlice>,
-    update: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
-    delete: Vec<Arc<EndpointSlice>>,
 }
 
 /// Slices differ in family and ports: (address type, ports as text for comparison).
@@ -132,7 +153,7 @@ fn plan(
     members: &[Member],
     held: &[Arc<EndpointSlice>],
     zone: &dyn Fn(&str) -> Option<String>,
-) -> Plan {
+) -> Changes {
     let spec = service.spec.clone().unwrap_or_default();
     let families = spec.ip_families.clone().filter(|f| !f.is_empty()).unwrap_or_else(|| vec!["IPv4".to_owned()]);
     let labels = labels(service);
@@ -145,7 +166,7 @@ fn plan(
             wanted.entry(shape).or_insert((ports, Vec::new())).1.push(endpoint(service, member, address, zone));
         }
     }
-    let mut plan = Plan::default();
+    let mut plan = Changes::default();
     for family in &families {
         // A Service without any pods still has a slice, so that readers can tell "none" from "not yet".
         if !wanted.keys().any(|(f, _)| f == family) {
@@ -169,7 +190,7 @@ fn plan(
 
 /// Bring the slices of one shape to hold exactly `endpoints`.
 fn fill(
-    plan: &mut Plan,
+    plan: &mut Changes,
     service: &Service,
     labels: &Labels,
     family: String,

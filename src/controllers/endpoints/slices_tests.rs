@@ -20,12 +20,12 @@ fn pod(n: usize, edit: impl FnOnce(&mut Value)) -> Arc<Pod> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn planned(service: &Service, pods: &[Arc<Pod>], held: &[Arc<EndpointSlice>]) -> Plan {
+fn planned(service: &Service, pods: &[Arc<Pod>], held: &[Arc<EndpointSlice>]) -> Changes {
     plan(service, &members::members(service, pods), held, &|node| (node == "n1").then(|| "z1".to_owned()))
 }
 
 /// What is held after a plan, names given as the server would.
-fn after(plan: Plan, held: &[Arc<EndpointSlice>]) -> Vec<Arc<EndpointSlice>> {
+fn after(plan: Changes, held: &[Arc<EndpointSlice>]) -> Vec<Arc<EndpointSlice>> {
     let mut now: Vec<_> = held.iter().filter(|s| !plan.delete.iter().any(|d| Arc::ptr_eq(s, d))).cloned().collect();
     for (old, new) in plan.update {
         *now.iter_mut().find(|s| Arc::ptr_eq(s, &old)).unwrap() = Arc::new(new);
