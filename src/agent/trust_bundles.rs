@@ -5,10 +5,11 @@ use crate::cache::{Cache, Caches};
 use crate::selector::LabelSelector;
 use crate::task::Group;
 use anyhow::{Context, bail};
-use base64::Engine;
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::ClusterTrustBundleProjection;
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -17,8 +18,6 @@ use tokio::sync::Notify;
 
 /// How long a volume waits for the first list; then it fails and is tried again.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
-/// Characters of base64 in a line of PEM (RFC 7468 section 2).
-const LINE: usize = 64;
 
 pub struct TrustBundles {
     caches: Arc<Caches>,
@@ -104,31 +103,9 @@ fn selected(
 
 /// Every certificate once, in a stable order, without what stands between the blocks.
 fn normalized(bundles: &[Arc<ClusterTrustBundle>]) -> String {
-    let anchors: BTreeSet<String> = bundles.iter().flat_map(|b| blocks(&b.spec.trust_bundle)).collect();
-    let engine = base64::engine::general_purpose::STANDARD;
-    let pem = |body: String| {
-        // Lines of other lengths become lines of 64.
-        let bytes = engine.decode(&body).map(|b| engine.encode(b)).unwrap_or(body);
-        let lines: Vec<&str> = bytes.as_bytes().chunks(LINE).filter_map(|c| std::str::from_utf8(c).ok()).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
-    anchors.into_iter().map(pem).collect()
-}
-
-/// The base64 text of each PEM block.
-fn blocks(pem: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut body: Option<String> = None;
-    for line in pem.lines().map(str::trim) {
-        if line.starts_with("-----BEGIN ") {
-            body = Some(String::new());
-        } else if line.starts_with("-----END ") {
-            out.extend(body.take().filter(|b| !b.is_empty()));
-        } else if let Some(body) = &mut body {
-            body.push_str(line);
-        }
-    }
-    out
+    let blocks = bundles.iter().flat_map(|b| CertificateDer::pem_slice_iter(b.spec.trust_bundle.as_bytes()));
+    let anchors: BTreeSet<Vec<u8>> = blocks.filter_map(Result::ok).map(|der| der.to_vec()).collect();
+    anchors.iter().map(|der| crate::pki::pem("CERTIFICATE", der)).collect()
 }
 
 #[cfg(test)]

@@ -223,7 +223,8 @@ fn header_len(value: &[u8]) -> Result<usize> {
     Ok(if length < 0x80 { 2 } else { 2 + usize::from(length & 0x7f) })
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// A DER value as PEM with lines of 64 (RFC 7468 section 2).
+pub fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).unwrap_or("")).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))

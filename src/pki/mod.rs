@@ -12,7 +12,7 @@ mod request;
 mod serving;
 mod signing;
 
-pub use authority::Authority;
+pub use authority::{Authority, pem};
 pub use kubeconfig::Kubeconfig;
 pub use leaf::{Leaf, LeafSpec, Usage};
 pub use request::Request;
