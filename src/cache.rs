@@ -5,10 +5,13 @@
 //! `metadata.managedFields` and the last-applied annotation are dropped to save memory, so an object from here must
 //! never be sent back whole: write with patches.
 
+mod lenient;
+
 use crate::task::Group;
-use futures::{StreamExt, TryStreamExt};
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use kube::api::{ListParams, WatchParams};
 use kube::{Api, Client};
+use lenient::{Lenient, Line, Page, Shell};
 use parking_lot::{Mutex, RwLock};
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -344,6 +347,8 @@ pub trait Sink<K>: Send {
     fn found(&mut self, object: K);
     /// The list is complete: what was not found since the last `listed` is gone.
     fn listed(&mut self, revision: u64);
+    /// One object of a complete list is there, but cannot be read.
+    fn unreadable(&mut self, _key: Key) {}
     /// The list failed half-way: what was found is void.
     fn abandoned(&mut self);
     fn changed(&mut self, object: K);
@@ -388,7 +393,9 @@ pub async fn follow<K: Followed>(api: Api<K>, what: &str, selector: &str, mut si
             Ended::Expired => None,
             Ended::Failed(error) => {
                 warn!(what, %error, "watch failed");
-                Some(last)
+                // What was refused, or could not be read, will be so again from there: list afresh.
+                let stuck = last == revision && matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_));
+                Some(last).filter(|_| !stuck)
             }
         };
         if last > revision || started.elapsed() > BACKOFF_MAX {
@@ -402,9 +409,17 @@ pub async fn follow<K: Followed>(api: Api<K>, what: &str, selector: &str, mut si
 async fn list<K: Followed>(api: &Api<K>, selector: &str, sink: &mut impl Sink<K>) -> kube::Result<u64> {
     let mut params = ListParams::default().limit(LIST_PAGE);
     params.field_selector = Some(selector.to_owned()).filter(|s| !s.is_empty());
+    let requests = kube::core::Request::new(api.resource_url());
     loop {
-        let page = api.list(&params).await?;
-        page.items.into_iter().for_each(|object| sink.found(object));
+        let request = if K::metadata_api() { requests.list_metadata(&params) } else { requests.list(&params) };
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let page: Page<K> = api.clone().into_client().request(request).await?;
+        for object in page.items.into_iter().flatten() {
+            match readable(object) {
+                Ok(object) => sink.found(object),
+                Err(key) => sink.unreadable(key),
+            }
+        }
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         if params.continue_token.is_none() {
             // A server without revisions would leave readers waiting for ever: 1 is "complete".
@@ -415,41 +430,80 @@ async fn list<K: Followed>(api: &Api<K>, selector: &str, sink: &mut impl Sink<K>
     }
 }
 
+/// The object; or the key of one that no reader can be given.
+fn readable<K>(object: Lenient<K>) -> Result<K, Key> {
+    match object {
+        Lenient::Object(object) => Ok(object),
+        Lenient::Unreadable { meta, error } => {
+            let key = Key::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
+            warn!(what = std::any::type_name::<K>(), %key, %error, "object cannot be read; it keeps the state it had");
+            Err(key)
+        }
+    }
+}
+
 /// Tell events until the watch ends; `last` follows the revisions seen.
 async fn watch<K: Followed>(api: &Api<K>, selector: &str, sink: &mut impl Sink<K>, last: &mut u64) -> Ended {
     let mut params = WatchParams::default().timeout(WATCH_SECONDS);
     params.field_selector = Some(selector.to_owned()).filter(|s| !s.is_empty());
-    let mut events = match api.watch(&params, &last.to_string()).await {
-        Ok(events) => events.boxed(),
+    let requests = kube::core::Request::new(api.resource_url());
+    let from = last.to_string();
+    let request =
+        if K::metadata_api() { requests.watch_metadata(&params, &from) } else { requests.watch(&params, &from) };
+    let mut request = match request {
+        Ok(request) => request,
+        Err(error) => return Ended::Failed(kube::Error::BuildRequest(error)),
+    };
+    // A compressed stream would wait for whole blocks.
+    request.headers_mut().insert(http::header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+    let mut lines = match api.clone().into_client().request_stream(request).await {
+        Ok(answer) => Box::pin(answer.lines()),
         Err(kube::Error::Api(status)) if status.code == GONE => return Ended::Expired,
         Err(error) => return Ended::Failed(error),
     };
     loop {
-        let event = match tokio::time::timeout(WATCH_DEAD, events.try_next()).await {
+        let line = match tokio::time::timeout(WATCH_DEAD, lines.try_next()).await {
             Err(_) | Ok(Ok(None)) => return Ended::Timeout,
-            Ok(Err(kube::Error::Api(status))) if status.code == GONE => return Ended::Expired,
-            Ok(Err(error)) => return Ended::Failed(error),
-            Ok(Ok(Some(event))) => event,
+            // Cut off in the middle: the same as an end.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ended::Timeout,
+            Ok(Err(error)) => return Ended::Failed(kube::Error::ReadEvents(error)),
+            Ok(Ok(Some(line))) => line,
         };
-        let version = |object: &K| revision(object.meta().resource_version.as_deref());
-        let seen = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let seen = version(&object);
-                sink.changed(object);
-                seen
-            }
-            WatchEvent::Deleted(object) => {
-                let seen = version(&object);
-                sink.removed(object);
-                seen
-            }
-            WatchEvent::Bookmark(bookmark) => revision(Some(&bookmark.metadata.resource_version)),
-            WatchEvent::Error(status) if status.code == GONE => return Ended::Expired,
-            WatchEvent::Error(status) => return Ended::Failed(kube::Error::Api(status)),
-        };
-        *last = seen.max(*last);
+        match tell(&line, sink) {
+            Ok(seen) => *last = seen.max(*last),
+            Err(ended) => return ended,
+        }
         sink.reached(*last);
     }
+}
+
+/// Tell one line of a watch; gives its revision.
+fn tell<K: Followed>(line: &str, sink: &mut impl Sink<K>) -> Result<u64, Ended> {
+    let wrong = |error| Ended::Failed(kube::Error::SerdeError(error));
+    let Line { what, object } = serde_json::from_str(line).map_err(wrong)?;
+    if what == "ERROR" {
+        let status: kube::core::Status = serde_json::from_str(object.get()).map_err(wrong)?;
+        let gone = status.code == GONE;
+        return Err(if gone { Ended::Expired } else { Ended::Failed(kube::Error::Api(status.boxed())) });
+    }
+    if what == "BOOKMARK" {
+        let Shell { metadata } = serde_json::from_str(object.get()).map_err(wrong)?;
+        return Ok(revision(metadata.resource_version.as_deref()));
+    }
+    let object: Lenient<K> = lenient::read(object).map_err(wrong)?;
+    let version = match &object {
+        Lenient::Object(object) => &object.meta().resource_version,
+        Lenient::Unreadable { meta, .. } => &meta.resource_version,
+    };
+    let seen = revision(version.as_deref());
+    match readable(object) {
+        Ok(object) if what == "DELETED" => sink.removed(object),
+        Ok(object) => sink.changed(object),
+        // Only a list can say that it is gone.
+        Err(_) if what == "DELETED" => return Err(Ended::Expired),
+        Err(_) => {}
+    }
+    Ok(seen)
 }
 
 /// The sink behind a cache.
@@ -463,6 +517,10 @@ impl<K: Cached> Sink<K> for Filler<K> {
         let key = Key::of(&object);
         let object = self.cache.share(&key, object);
         self.found.insert(key, object);
+    }
+
+    fn unreadable(&mut self, key: Key) {
+        self.found.extend(self.cache.at(&key).map(|held| (key, held)));
     }
 
     fn listed(&mut self, revision: u64) {

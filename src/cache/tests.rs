@@ -1,5 +1,6 @@
 use super::*;
 use axum::body::Body;
+use futures::StreamExt;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
@@ -125,4 +126,34 @@ fn indexes_follow_changes() {
     let left: Vec<_> = cache.by(&by_controller(), "owner").iter().map(|o| Key::of(o.as_ref())).collect();
     assert_eq!(left, [Key::new("ns", "b")]);
     assert!(cache.by(&by_controller(), "other").is_empty());
+}
+
+/// A Service whose condition has a time that is null is read; one that no decoder reads keeps the state it had, and the
+/// changes behind it arrive.
+#[tokio::test]
+async fn an_object_that_cannot_be_read_stops_nothing() {
+    use k8s_openapi::api::core::v1::Service;
+    let service = |version: u64, status: Value| {
+        let metadata = json!({"namespace": "ns", "name": "s", "resourceVersion": version.to_string()});
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "status": status})
+    };
+    let condition = json!({"type": "T", "status": "True", "reason": "", "message": "", "lastTransitionTime": null});
+    let (client, _requests, live) = scripted(vec![list_of(1, vec![service(1, json!({}))], "")], vec![]);
+    let group = Group::root();
+    let cache = Caches::new(client, group.clone()).of::<Service>();
+    let version = |cache: &Cache<Service>| cache.get("ns", "s").and_then(|s| s.metadata.resource_version.clone());
+    cache.reached(1).await;
+    live.send(event("MODIFIED", service(2, json!({"conditions": [condition]})))).unwrap();
+    cache.reached(2).await;
+    assert_eq!(version(&cache).as_deref(), Some("2"));
+    let conditions = cache.get("ns", "s").unwrap().status.clone().unwrap().conditions.unwrap();
+    assert_eq!(conditions[0].type_, "T");
+    assert_eq!(conditions[0].last_transition_time.0.to_string(), "0001-01-01T00:00:00Z");
+    live.send(event("MODIFIED", service(3, json!({"conditions": "none"})))).unwrap();
+    cache.reached(3).await;
+    assert_eq!(version(&cache).as_deref(), Some("2"));
+    live.send(event("MODIFIED", service(4, json!({})))).unwrap();
+    cache.reached(4).await;
+    assert_eq!(version(&cache).as_deref(), Some("4"));
+    group.cancel();
 }
