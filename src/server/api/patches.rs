@@ -107,7 +107,7 @@ impl Patch {
 }
 
 impl Call {
-    /// PATCH of the whole object or its status.
+    /// PATCH of the whole object, or of a part that looks like it.
     pub async fn patch(&mut self, part: Part, request: Request<Body>) -> Result<Answer> {
         let kind = self.kind();
         let patch = Patch::read(request, (kind.group, kind.version, kind.kind), self.served.typed).await?;
@@ -161,8 +161,7 @@ impl Call {
         self.settle_namespace(&mut config)?;
         let (api_version, now, force) = (self.kind().api_version(), self.now(), self.write.force);
         let owner = self.clone();
-        let subresource = if part == Part::Status { "status" } else { "" };
-        let manager = owner.manager(&api_version, subresource, &now);
+        let manager = owner.manager(&api_version, part.name(), &now);
         let mut make = |live: Option<&Object>| Ok((patch::apply::apply(live, &config, manager, force, typed)?, true));
         self.change(&name, Change { part, make: &mut make, create: part == Part::Main }).await
     }

@@ -110,7 +110,7 @@ impl Api {
 }
 
 impl Call {
-    /// PUT of the whole object or its status.
+    /// PUT of the whole object, or of a part that looks like it.
     pub async fn put(&mut self, part: Part, request: http::Request<Body>) -> Result<Answer> {
         let kind = self.kind();
         let name = self.info.name.clone();

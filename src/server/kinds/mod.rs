@@ -82,6 +82,9 @@ pub trait Strategy: Sync + Send {
     /// What only creates are refused for; [`Strategy::validate`] has run.
     fn validate_create(&self, _obj: &Object, _errors: &mut Errors) {}
 
+    /// Bring back what a write of this subresource may not change; `now` is RFC 3339.
+    fn prepare_subresource(&self, _subresource: &str, _new: &mut Object, _old: &Object, _now: &str) {}
+
     /// Check a write to a subresource of the kind's own (pods: `ephemeralcontainers`, `resize`);
     /// [`Strategy::validate`] has run on `new`.
     fn validate_subresource(&self, _subresource: &str, _new: &Object, _old: &Object, _errors: &mut Errors) {}

@@ -198,7 +198,7 @@ fn delete_primitives(mut items: Vec<Value>, delete: Option<&[Value]>) -> Vec<Val
 }
 
 /// Put `items` in order: those that `wanted` names follow it; the others keep their places among them as the server
-/// had them (`before`), and where that says nothing come first.
+/// had them (`before`), and where that says nothing come last.
 fn order(items: Vec<Value>, wanted: &[Value], before: &[Value], key: Option<&str>) -> Vec<Value> {
     let id = |v: &Value| match key {
         Some(key) => v.get(key).cloned().unwrap_or(Value::Null),
@@ -214,11 +214,11 @@ fn order(items: Vec<Value>, wanted: &[Value], before: &[Value], key: Option<&str
     let mut named = named.into_iter().peekable();
     let mut others = others.into_iter().peekable();
     while let (Some(left), Some(right)) = (named.peek(), others.peek()) {
-        let left_first = match (position(before, left), position(before, right)) {
-            (Some(l), Some(r)) => l < r,
+        let other_first = match (position(before, left), position(before, right)) {
+            (Some(named), Some(other)) => other < named,
             _ => false,
         };
-        out.extend(if left_first { named.next() } else { others.next() });
+        out.extend(if other_first { others.next() } else { named.next() });
     }
     out.extend(named.chain(others));
     out
@@ -282,6 +282,13 @@ mod tests {
             json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a", "image": null}]}}),
             json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a"}]}}),
         );
+        // New items come first.
+        check(
+            POD,
+            two.clone(),
+            json!({"spec": {"containers": [{"name": "c", "image": "3"}]}}),
+            json!({"spec": {"containers": [{"name": "c", "image": "3"}, {"name": "a", "image": "1"}, {"name": "b", "image": "2"}]}}),
+        );
         check(
             POD,
             two,
@@ -304,7 +311,7 @@ mod tests {
             POD,
             pod,
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/1"], "finalizers": ["c/3"]}}),
-            json!({"metadata": {"finalizers": ["b/2", "c/3"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
+            json!({"metadata": {"finalizers": ["c/3", "b/2"]}, "spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
         );
     }
 

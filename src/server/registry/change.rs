@@ -25,7 +25,7 @@ pub enum Part {
 }
 
 impl Part {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Part::Main => "",
             Part::Status => "status",
@@ -214,7 +214,7 @@ impl Call {
         match part {
             Part::Main => strategy.prepare_update(new, old),
             Part::Status => strategy.prepare_status_update(new, old),
-            Part::Subresource(_) => {}
+            Part::Subresource(name) => strategy.prepare_subresource(name, new, old, &self.now()),
         }
         // A binding is no change of what is wanted (upstream writes it past the strategy).
         if part == Part::Subresource("binding") {

@@ -1,6 +1,5 @@
 //! Subresources and kinds that are only created: one file each. Streams are in [`stream`].
 
-mod approval;
 mod binding;
 mod eviction;
 mod finalize;
@@ -37,7 +36,7 @@ pub async fn serve(call: Call, incoming: Incoming) -> Result<Response<Body>> {
         "status" => whole(call, incoming, Part::Status).await,
         "finalize" => finalize::serve(call, incoming).await,
         "scale" => scale::serve(call, incoming).await,
-        "approval" => approval::serve(call, incoming).await,
+        "approval" => whole(call, incoming, Part::Subresource("approval")).await,
         "binding" => binding::of_pod(call, incoming).await,
         "eviction" => eviction::serve(call, incoming).await,
         "ephemeralcontainers" => pod_parts::serve(call, incoming, pod_parts::EPHEMERAL_CONTAINERS).await,

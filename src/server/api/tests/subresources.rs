@@ -116,4 +116,12 @@ async fn approvals_change_conditions_only() {
     assert_eq!(put.body["status"]["conditions"][0]["type"], "Approved");
     assert!(put.body["status"]["conditions"][0]["lastUpdateTime"].is_string());
     assert_eq!(put.body["spec"]["signerName"], "example.com/x");
+
+    // Labels and annotations are the writer's, however it writes.
+    let times = put.body["status"]["conditions"].clone();
+    let patch = json!({"metadata": {"annotations": {"a": "1"}}, "spec": {"signerName": "example.com/other"}});
+    let patched = server.patch(&format!("{path}/c/approval"), "merge-patch+json", patch).await.expect(200).body;
+    assert_eq!(patched["metadata"]["annotations"]["a"], "1");
+    assert_eq!(patched["spec"]["signerName"], "example.com/x");
+    assert_eq!(patched["status"]["conditions"], times);
 }

@@ -38,6 +38,18 @@ impl Strategy for CertificateSigningRequest {
         keep(new, old, "spec");
     }
 
+    /// Approval changes metadata and `status.conditions`, nothing else.
+    fn prepare_subresource(&self, _subresource: &str, new: &mut Object, old: &Object, now: &str) {
+        let conditions = |csr: &Object| csr.at(&["status", "conditions"]).and_then(Value::as_array).cloned();
+        let (given, before) = (conditions(new), conditions(old).unwrap_or_default());
+        keep(new, old, "spec");
+        keep(new, old, "status");
+        match given {
+            Some(given) => new.set_at(&["status", "conditions"], timed(given, &before, now).into()),
+            None => drop(new.remove_at(&["status", "conditions"])),
+        }
+    }
+
     fn validate(&self, csr: &Object, errors: &mut Errors) {
         check(csr, errors, |csr| validate_spec(&csr.get("spec")));
     }
@@ -71,6 +83,21 @@ impl Strategy for CertificateSigningRequest {
             state(csr).into(),
         ]
     }
+}
+
+/// The conditions with their times: a transition is one of the status.
+fn timed(mut conditions: Vec<Value>, before: &[Value], now: &str) -> Vec<Value> {
+    for condition in &mut conditions {
+        let same = before.iter().find(|b| b.get("type") == condition.get("type"));
+        let unchanged = same.filter(|b| b.get("status") == condition.get("status"));
+        let transition = unchanged.and_then(|b| b.get("lastTransitionTime")).cloned();
+        for (field, default) in [("lastUpdateTime", None), ("lastTransitionTime", transition)] {
+            if condition.get(field).is_none_or(Value::is_null) {
+                condition[field] = default.unwrap_or_else(|| now.into());
+            }
+        }
+    }
+    conditions
 }
 
 fn state(csr: &Object) -> String {
