@@ -25,6 +25,7 @@ mod root_ca;
 pub mod scheduler;
 mod serviceaccount;
 mod taint_eviction;
+mod volume_protection;
 mod writes;
 
 use crate::cache::Caches;
@@ -86,6 +87,8 @@ const TABLE: &[Entry] = &[
     ("node-certificate-approver", certificates::node_keys),
     ("certificate-controller", certificates::signer),
     ("certificate-controller", certificates::cleaner),
+    ("pvc-protection-controller", volume_protection::claims),
+    ("pv-protection-controller", volume_protection::volumes),
     ("token-cleaner", bootstrap_tokens::cleaner),
     ("bootstrap-signer", bootstrap_tokens::signer),
 ];
