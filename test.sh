@@ -117,7 +117,7 @@ main() {
             go_126
             step "conformance tests" tests/conformance/run --gate --binary target/debug/kedge
         else
-            say "conformance tests: NOT RUN. There is no tests/conformance/passing.txt yet; a full run of tests/conformance/run writes it"
+            say "conformance tests: NOT RUN. There is no tests/conformance/passing.txt yet; two full runs of tests/conformance/run write it"
         fi
     fi
     say "summary$summary"

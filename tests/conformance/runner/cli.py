@@ -196,7 +196,8 @@ def conclude(options, everything, found, about, folder) -> int:
         before = results.load(last) if last.exists() else None
         report.write(found, about, before)
         results.save(found, last, about)
-        say.line(f"wrote {paths.PAGE.relative_to(paths.REPOSITORY)}; {gate.grow(found)} tests came into passing.txt")
+        say.line(f"wrote {paths.PAGE.relative_to(paths.REPOSITORY)}; "
+                 f"{gate.grow(found, before[1] if before else [])} tests, passed twice, came into passing.txt")
     failing = sum(result.outcome == "failed" for result in found)
     passed, skipped = (sum(result.outcome == which for result in found) for which in ["passed", "skipped"])
     # As cargo's test runner says it: ./test.sh counts these lines.

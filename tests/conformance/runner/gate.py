@@ -3,14 +3,15 @@
 import random
 from dataclasses import dataclass
 
-from . import paths
+from . import paths, report
 from .results import Result
 
 # Where no run has said how long a test takes.
 UNKNOWN_SECONDS = 30.0
 # A single test that takes longer than this is left to full runs.
 LONGEST_SECONDS = 120.0
-HEAD = """# Conformance tests that pass, with the seconds each took when it came in. Written by a full run; lines are only added.
+HEAD = """# Conformance tests that passed in two full runs in a row, with the seconds each took when it came in. Written by full
+# runs; lines are only added.
 # CI runs a part of them that another seed chooses each time, and fails when one of them fails.
 """
 
@@ -28,12 +29,15 @@ def read() -> list[Passing]:
     return [Passing(float(seconds), name) for seconds, name in (line.split(" ", 1) for line in lines)]
 
 
-def grow(results: list[Result]) -> int:
-    """Add what passes now and did not before; how many came in."""
+def grow(results: list[Result], before: list[Result]) -> int:
+    """Add what passed in two full runs in a row, so that no flake comes in; how many came in."""
     known = read()
     names = {passing.name for passing in known}
+    twice = {result.name for result in before if result.outcome == "passed"} - names
     new = [Passing(round(result.seconds, 1), result.name) for result in results
-           if result.outcome == "passed" and result.name not in names]
+           if report.counts(result) and result.name in twice]
+    if not new:
+        return 0
     everything = sorted([*known, *new], key=lambda passing: passing.name)
     paths.PASSING.write_text(HEAD + "".join(f"{passing.seconds:g} {passing.name}\n" for passing in everything))
     return len(new)

@@ -119,6 +119,9 @@ def agnhost(make: Maker) -> Image:
            # An installation would make this link.
            File("usr/bin/nc", link="nc.openbsd"),
            *users(AGNHOST_PASSWD, AGNHOST_GROUP)]
+    # What its porter serves TLS with.
+    porter = programs.sources("k8s.io/kubernetes") / "test/images/agnhost/porter"
+    own += [File(name, source=porter / name, mode=0o644) for name in ["localhost.crt", "localhost.key"]]
     layers = [*make.with_busybox(AGNHOST), make.agnhost(), make.layout.files(own)]
     return Image(layers, entrypoint=["/agnhost"], command=["pause"])
 

@@ -37,9 +37,12 @@ class Context:
     spec_seconds: int = SPEC_SECONDS
     capabilities: list = field(default_factory=list)
 
+    def waits(self, name: str) -> bool:
+        """Whether kedge lacks what the test needs."""
+        return report.capability(name, self.capabilities) != report.DEFECTS
+
     def limit(self, name: str) -> int:
-        waits = report.capability(name, self.capabilities) != report.DEFECTS
-        return min(self.spec_seconds, WAITING_SECONDS) if waits else self.spec_seconds
+        return min(self.spec_seconds, WAITING_SECONDS) if self.waits(name) else self.spec_seconds
 
 
 class Process:

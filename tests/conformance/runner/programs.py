@@ -1,6 +1,7 @@
 """The Go programs: the conformance tests and what the test images hold. Built once per state of the module."""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -54,3 +55,12 @@ def compile_one(name: str, package: str | None, folder: Path) -> None:
     new.rename(folder / name)
     paths.took(folder, float(watch))
     say.line(f"built {name} in {say.minutes(float(watch))}")
+
+
+def sources(module: str) -> Path:
+    """The unpacked sources of a module that the tests are made from."""
+    command = ["go", "mod", "download", "-json", module]
+    done = subprocess.run(command, cwd=paths.HERE, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise say.Problem(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return Path(json.loads(done.stdout)["Dir"])

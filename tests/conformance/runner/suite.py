@@ -11,7 +11,7 @@ from .specs import Spec
 
 # Tests that one process runs in a row: its start costs about as much as one test.
 BATCH = 12
-# How often a test gets its turn when the process before it ended early.
+# Processes in a row that end before their first test is over: then it is not the tests that are at fault.
 TURNS = 3
 
 
@@ -50,8 +50,7 @@ class Suite:
     def work(self, queue: collections.deque[Spec], workers: int) -> None:
         while not self.stop.is_set():
             with self.lock:
-                size = max(1, min(BATCH, len(queue) // workers))
-                batch = [queue.popleft() for _ in range(min(size, len(queue)))]
+                batch = self.batch(queue, workers)
                 number = next(self.numbers)
             if not batch:
                 return
@@ -60,8 +59,19 @@ class Suite:
             with self.lock:
                 queue.extend(spec for spec in left if self.again(spec, one))
 
+    def batch(self, queue: collections.deque[Spec], workers: int) -> list[Spec]:
+        """The next tests for one process. One that will be told to stop, which ends its process, gets its own."""
+        batch: list[Spec] = []
+        while queue and len(batch) < max(1, min(BATCH, len(queue) // workers)):
+            if self.context.waits(queue[0].name):
+                return batch or [queue.popleft()]
+            batch.append(queue.popleft())
+        return batch
+
     def again(self, spec: Spec, one: Process) -> bool:
         """Whether a test that did not get its turn gets another; called with the lock held."""
+        if one.done:
+            return True
         self.turns[spec.name] += 1
         if self.stop.is_set() or self.turns[spec.name] < TURNS:
             return True
