@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -90,13 +91,31 @@ async fn of_cluster(client: &kube::Client) -> anyhow::Result<Report> {
     let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?;
     let request = http::Request::get("/metrics").body(Vec::new())?;
     let metrics = client.request_text(request).await.unwrap_or_default();
+    let tunnels = tunnels(client).await;
+    let with_tunnel = |node: &Node| {
+        let (name, ready, text) = node_line(node);
+        let tunnel = tunnels.get(&name).map(|t| format!(", {t}")).unwrap_or_default();
+        (name, ready, text + &tunnel)
+    };
     Ok(Report {
         version,
-        nodes: nodes.items.iter().map(node_line).collect(),
+        nodes: nodes.items.iter().map(with_tunnel).collect(),
         pods: phases(&pods.items),
         figures: figures(&metrics),
         certificates: Vec::new(),
     })
+}
+
+/// The server's way to each node that has called it, by node; nothing from servers that do not say.
+async fn tunnels(client: &kube::Client) -> HashMap<String, String> {
+    let Ok(request) = http::Request::get(crate::wire::tunnel::PATH).body(Vec::new()) else { return HashMap::new() };
+    let answer: serde_json::Value = client.request(request).await.unwrap_or_default();
+    let line = |tunnel: &serde_json::Value| {
+        let text = |key: &str| tunnel[key].as_str().unwrap_or_default().to_owned();
+        let line = format!("tunnel from {} since {}, {} streams", text("address"), text("since"), tunnel["streams"]);
+        (text("node"), line)
+    };
+    answer["tunnels"].as_array().into_iter().flatten().map(line).collect()
 }
 
 /// This node and its pods, as the node sees them.
