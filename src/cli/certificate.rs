@@ -127,7 +127,7 @@ fn check(place: &Place) -> anyhow::Result<i32> {
 fn rotate(place: &Place) -> anyhow::Result<i32> {
     let leaves = || -> Vec<Found> { found(&place.data_dir).into_iter().filter(|f| !f.is_ca()).collect() };
     let before = leaves();
-    let Some(pid) = daemon::running(&place.run_dir) else {
+    let Some(pid) = daemon::running(&place.run_dir, daemon::MAIN) else {
         bail!(
             "kedge does not run here ({}); certificates that are due are renewed when it starts",
             place.run_dir.display()

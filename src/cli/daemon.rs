@@ -15,19 +15,33 @@ use tracing_subscriber::EnvFilter;
 /// How long parts may take to finish after SIGTERM.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// What server and agent are called in a run directory.
+pub const MAIN: &str = "kedge";
+
 /// Worker threads: enough for two busy cores of an edge board, few enough to stay small on large hosts.
 const MAX_WORKERS: usize = 4;
 
 pub fn server(flags: flags::Server) -> anyhow::Result<i32> {
-    log(&flags.host)?;
+    log(&flags.host.log)?;
     let config = config::Server::from_flags(flags)?;
     run(&config.node.run_dir.clone(), async move |root| start::server(&config, root).await)
 }
 
 pub fn agent(flags: flags::Agent) -> anyhow::Result<i32> {
-    log(&flags.host)?;
+    log(&flags.host.log)?;
     let config = config::Agent::from_flags(flags)?;
     run(&config.node.run_dir.clone(), async move |root| start::agent(&config, root).await)
+}
+
+/// A part of it alone. `place`: a run directory and the part's name there, for parts that belong to a host and run once
+/// on it.
+pub fn part<S>(log_flags: &flags::Log, place: Option<(&Path, &str)>, start: S) -> anyhow::Result<i32>
+where
+    S: AsyncFnOnce(&Group) -> anyhow::Result<start::Running>,
+{
+    log(log_flags)?;
+    let _pid = place.map(|(run_dir, name)| PidFile::take(run_dir, name)).transpose()?;
+    run_parts(start)
 }
 
 /// Run the parts until they are told to stop.
@@ -35,8 +49,15 @@ fn run<S>(run_dir: &Path, start: S) -> anyhow::Result<i32>
 where
     S: AsyncFnOnce(&Group) -> anyhow::Result<start::Running>,
 {
+    let _pid = PidFile::take(run_dir, MAIN)?;
+    run_parts(start)
+}
+
+fn run_parts<S>(start: S) -> anyhow::Result<i32>
+where
+    S: AsyncFnOnce(&Group) -> anyhow::Result<start::Running>,
+{
     raise_file_limit();
-    let _pid = PidFile::take(run_dir)?;
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(1, MAX_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -84,14 +105,14 @@ where
     result
 }
 
-fn log(host: &flags::Host) -> anyhow::Result<()> {
-    let level = host.log_level.as_str();
+fn log(flags: &flags::Log) -> anyhow::Result<()> {
+    let level = flags.log_level.as_str();
     // Libraries speak only when something is wrong.
     let quiet = "warn,kedge";
     let directives = if level.contains(['=', ',']) { level.to_owned() } else { format!("{quiet}={level}") };
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("--log-level {level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match host.log_format.as_str() {
+    match flags.log_format.as_str() {
         "json" => builder.json().init(),
         _ => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
     }
@@ -133,17 +154,17 @@ struct PidFile {
 }
 
 impl PidFile {
-    fn take(run_dir: &Path) -> anyhow::Result<Self> {
+    fn take(run_dir: &Path, name: &str) -> anyhow::Result<Self> {
         use std::io::Write;
         crate::durable::create_dir(run_dir, 0o755)
             .with_context(|| format!("cannot use the run directory {}", run_dir.display()))?;
-        let path = run_dir.join("kedge.pid");
+        let path = pid_file(run_dir, name);
         let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         let locked = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock);
         let Ok(mut locked) = locked else {
             let pid = std::fs::read_to_string(&path).unwrap_or_default();
-            bail!("kedge runs already in {} (pid {})", run_dir.display(), pid.trim());
+            bail!("{name} runs already in {} (pid {})", run_dir.display(), pid.trim());
         };
         locked.set_len(0)?;
         writeln!(locked, "{}", std::process::id())?;
@@ -157,9 +178,13 @@ impl Drop for PidFile {
     }
 }
 
-/// The pid of the server that runs in a run directory.
-pub fn running(run_dir: &Path) -> Option<i32> {
-    let path = run_dir.join("kedge.pid");
+fn pid_file(run_dir: &Path, name: &str) -> PathBuf {
+    run_dir.join(name).with_extension("pid")
+}
+
+/// The pid of the server or agent, or of the part with this name, that runs in a run directory.
+pub fn running(run_dir: &Path, name: &str) -> Option<i32> {
+    let path = pid_file(run_dir, name);
     let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).ok()?;
     match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
         Ok(_) => None,
@@ -169,5 +194,5 @@ pub fn running(run_dir: &Path) -> Option<i32> {
 
 /// Whether the server of the default run directory runs.
 pub fn is_running() -> bool {
-    running(Path::new(RUN_DIR)).is_some()
+    running(Path::new(RUN_DIR), MAIN).is_some()
 }

@@ -12,13 +12,17 @@ macro_rules! switch {
     };
 }
 
-/// Where a program keeps its things, and how it speaks.
+/// Where flags come from besides the command line.
 #[derive(Args, Clone, Debug)]
-pub struct Host {
+pub struct File {
     /// Configuration file; also every *.yaml in the folder of the same name with `.d`, in alphabetical order.
     #[arg(long, env = "KEDGE_CONFIG", value_name = "FILE", default_value = crate::config::CONFIG_FILE)]
     pub config: PathBuf,
+}
 
+/// Where a program keeps its things, and how it speaks.
+#[derive(Args, Clone, Debug)]
+pub struct Host {
     /// Where everything is kept.
     #[arg(long, env = "KEDGE_DATA_DIR", value_name = "DIR", default_value = crate::config::DATA_DIR)]
     pub data_dir: PathBuf,
@@ -27,6 +31,13 @@ pub struct Host {
     #[arg(long, env = "KEDGE_RUN_DIR", value_name = "DIR", default_value = crate::config::RUN_DIR)]
     pub run_dir: PathBuf,
 
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// What is told of the running program.
+#[derive(Args, Clone, Debug)]
+pub struct Log {
     /// error, warn, info, debug, trace; or a filter such as `info,kedge::agent=debug`.
     #[arg(long, env = "KEDGE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
@@ -56,7 +67,8 @@ pub struct Node {
     #[arg(long, env = "KEDGE_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub node_label: Vec<String>,
 
-    /// Parts to leave out; on a server: scheduler, dns, proxy; on an agent: dns, proxy.
+    /// Parts to leave out; on a server: scheduler, controllers, kubelet, proxy, dns; on an agent: kubelet,
+    /// proxy, dns.
     #[arg(long, env = "KEDGE_DISABLE", value_name = "PART", value_delimiter = ',')]
     pub disable: Vec<String>,
 
@@ -93,43 +105,9 @@ pub struct Node {
     pub shutdown_grace_period_critical_pods: String,
 }
 
-/// The secret that lets a node in.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Token {
-    /// Secret of the cluster. On a server: what nodes join with [default: made at the first start, kept in
-    /// DATA-DIR/server/node-token]. On an agent: K10…::node:SECRET (pins the server), ID.SECRET, or the bare secret.
-    #[arg(long, env = "KEDGE_TOKEN", value_name = "TOKEN", hide_env_values = true, alias = "agent-token")]
-    pub token: Option<String>,
-
-    /// File with the token (other users of this host can read command lines, not this file).
-    #[arg(long, env = "KEDGE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
-    pub token_file: Option<PathBuf>,
-}
-
+/// Networks and names of the cluster: a server's agents have them from the server, parts that run alone are told.
 #[derive(Args, Clone, Debug)]
-pub struct Server {
-    #[command(flatten)]
-    pub host: Host,
-
-    #[command(flatten)]
-    pub token: Token,
-
-    /// Address the API listens on.
-    #[arg(long, env = "KEDGE_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
-
-    /// Port of the API.
-    #[arg(long, env = "KEDGE_HTTPS_LISTEN_PORT", value_name = "PORT", default_value_t = 6443)]
-    pub https_listen_port: u16,
-
-    /// Address that pods and other nodes reach the API at [default: the node's address].
-    #[arg(long, env = "KEDGE_ADVERTISE_ADDRESS", value_name = "IP")]
-    pub advertise_address: Option<IpAddr>,
-
-    /// Further names and addresses for the API's certificate.
-    #[arg(long, env = "KEDGE_TLS_SAN", value_name = "NAME|IP", value_delimiter = ',')]
-    pub tls_san: Vec<String>,
-
+pub struct Networks {
     /// Addresses of pods.
     #[arg(long, env = "KEDGE_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16")]
     pub cluster_cidr: String,
@@ -157,15 +135,66 @@ pub struct Server {
     /// Ports for Services of type NodePort.
     #[arg(long, env = "KEDGE_SERVICE_NODE_PORT_RANGE", value_name = "FROM-TO", default_value = "30000-32767")]
     pub service_node_port_range: String,
+}
+
+/// When a node is given up.
+#[derive(Args, Clone, Debug)]
+pub struct Monitor {
+    /// A node silent for this long is lost: 40s, 2m.
+    #[arg(long, env = "KEDGE_NODE_MONITOR_GRACE_PERIOD", value_name = "DURATION", default_value = "40s")]
+    pub node_monitor_grace_period: String,
+}
+
+/// The secret that lets a node in.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Token {
+    /// Secret of the cluster. On a server: what nodes join with [default: made at the first start, kept in
+    /// DATA-DIR/server/node-token]. On an agent: K10…::node:SECRET (pins the server), ID.SECRET, or the bare secret.
+    #[arg(long, env = "KEDGE_TOKEN", value_name = "TOKEN", hide_env_values = true, alias = "agent-token")]
+    pub token: Option<String>,
+
+    /// File with the token (other users of this host can read command lines, not this file).
+    #[arg(long, env = "KEDGE_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    #[command(flatten)]
+    pub file: File,
+
+    #[command(flatten)]
+    pub host: Host,
+
+    #[command(flatten)]
+    pub token: Token,
+
+    /// Address the API listens on.
+    #[arg(long, env = "KEDGE_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// Port of the API.
+    #[arg(long, env = "KEDGE_HTTPS_LISTEN_PORT", value_name = "PORT", default_value_t = 6443)]
+    pub https_listen_port: u16,
+
+    /// Address that pods and other nodes reach the API at [default: the node's address].
+    #[arg(long, env = "KEDGE_ADVERTISE_ADDRESS", value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+
+    /// Further names and addresses for the API's certificate.
+    #[arg(long, env = "KEDGE_TLS_SAN", value_name = "NAME|IP", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+
+    #[command(flatten)]
+    pub networks: Networks,
 
     /// Run no node on this host.
     #[arg(long, env = "KEDGE_DISABLE_AGENT", action = switch!(), num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true")]
     pub disable_agent: bool,
 
-    /// A node silent for this long is lost: 40s, 2m.
-    #[arg(long, env = "KEDGE_NODE_MONITOR_GRACE_PERIOD", value_name = "DURATION", default_value = "40s")]
-    pub node_monitor_grace_period: String,
+    #[command(flatten)]
+    pub monitor: Monitor,
 
     /// Seconds that pods stay on a node that is not ready, unless they say so themselves.
     #[arg(long, env = "KEDGE_DEFAULT_NOT_READY_TOLERATION_SECONDS", value_name = "SECONDS", default_value_t = 300)]
@@ -195,6 +224,9 @@ pub struct Server {
 #[derive(Args, Clone, Debug)]
 pub struct Agent {
     #[command(flatten)]
+    pub file: File,
+
+    #[command(flatten)]
     pub host: Host,
 
     /// The server to join: https://NAME-OR-ADDRESS[:6443].
@@ -210,6 +242,97 @@ pub struct Agent {
 
     #[command(flatten)]
     pub node: Node,
+}
+
+/// The API that a part alone works with, and as whom.
+#[derive(Args, Clone, Debug)]
+pub struct Kubeconfig {
+    /// Server and identity. A kedge server writes one for each part to DATA-DIR/server/cred/.
+    #[arg(long, env = "KEDGE_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+}
+
+/// Several at once, of which one works.
+#[derive(Args, Clone, Debug)]
+pub struct Election {
+    /// Work only while holding the part's Lease in kube-system: one of several works, whoever made them.
+    #[arg(long, env = "KEDGE_LEADER_ELECT", action = switch!(), num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true")]
+    pub leader_elect: bool,
+}
+
+/// `kedge component scheduler`
+#[derive(Args, Clone, Debug)]
+pub struct Scheduler {
+    #[command(flatten)]
+    pub kubeconfig: Kubeconfig,
+
+    #[command(flatten)]
+    pub election: Election,
+
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// `kedge component controllers`
+#[derive(Args, Clone, Debug)]
+pub struct Controllers {
+    #[command(flatten)]
+    pub kubeconfig: Kubeconfig,
+
+    #[command(flatten)]
+    pub election: Election,
+
+    /// Sign certificates with the CAs in this folder (client-ca and server-ca, .crt and .key), which also holds the
+    /// API server's own certificate (serving-apiserver.crt): DATA-DIR/server/tls of a kedge server. Without it somebody
+    /// else signs.
+    #[arg(long, env = "KEDGE_CLUSTER_SIGNING_DIR", value_name = "DIR")]
+    pub cluster_signing_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub networks: Networks,
+
+    #[command(flatten)]
+    pub monitor: Monitor,
+
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// `kedge component kubelet`
+#[derive(Args, Clone, Debug)]
+pub struct Kubelet {
+    #[command(flatten)]
+    pub kubeconfig: Kubeconfig,
+
+    /// CA behind the clients of the kubelet's API [default: the CA in the kubeconfig].
+    #[arg(long, env = "KEDGE_CLIENT_CA_FILE", value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub host: Host,
+
+    #[command(flatten)]
+    pub node: Node,
+
+    #[command(flatten)]
+    pub networks: Networks,
+}
+
+/// `kedge component proxy`
+#[derive(Args, Clone, Debug)]
+pub struct Proxy {
+    #[command(flatten)]
+    pub kubeconfig: Kubeconfig,
+
+    #[command(flatten)]
+    pub host: Host,
+
+    #[command(flatten)]
+    pub node: Node,
+
+    #[command(flatten)]
+    pub networks: Networks,
 }
 
 /// The declarations themselves, for the configuration file.

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod check;
+mod component;
 mod daemon;
 mod file;
 pub mod flags;
@@ -30,6 +31,8 @@ enum Command {
     Server(Box<flags::Server>),
     /// Join a cluster as a node, and run it.
     Agent(Box<flags::Agent>),
+    /// Run one part alone, against any Kubernetes API.
+    Component(component::Args),
     /// Show whether the cluster on this host is up: API, nodes, pods, store, memory.
     Status(status::Args),
     /// Run the kubectl on PATH with this cluster's kubeconfig.
@@ -72,8 +75,8 @@ fn parse(args: Vec<OsString>) -> Result<Command, i32> {
     let matches = Cli::command().try_get_matches_from(&args).map_err(shown)?;
     let cli = Cli::from_arg_matches(&matches).map_err(shown)?;
     let (name, config, declared) = match &cli.command {
-        Command::Server(flags) => ("server", &flags.host.config, flags::server()),
-        Command::Agent(flags) => ("agent", &flags.host.config, flags::agent()),
+        Command::Server(flags) => ("server", &flags.file.config, flags::server()),
+        Command::Agent(flags) => ("agent", &flags.file.config, flags::agent()),
         _ => return Ok(cli.command),
     };
     let Some(given) = matches.subcommand_matches(name) else { return Ok(cli.command) };
@@ -92,6 +95,7 @@ fn dispatch(command: Command) -> anyhow::Result<i32> {
     match command {
         Command::Server(flags) => daemon::server(*flags),
         Command::Agent(flags) => daemon::agent(*flags),
+        Command::Component(args) => component::run(args),
         Command::Status(args) => status::run(args),
         Command::Kubectl(args) => kubectl::run(args),
         Command::Token(args) => token::run(args),

@@ -83,9 +83,9 @@ fn stop_service(run_dir: &Path) -> anyhow::Result<()> {
         // Without systemd running the unit is only a file; the pid file below is then the way.
         let _ = Command::new("systemctl").args(["disable", "--now", "kedge.service"]).status();
     }
-    if let Some(pid) = super::daemon::running(run_dir) {
-        stop_processes(&BTreeSet::from([pid]));
-    }
+    let parts = [super::daemon::MAIN, super::component::KUBELET, super::component::PROXY];
+    let pids = parts.iter().filter_map(|part| super::daemon::running(run_dir, part));
+    stop_processes(&pids.collect());
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 //! stack comes in.
 
 use super::line::Line;
+use crate::task::Group;
 use crate::wire::socket;
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::BoxFuture;
@@ -27,6 +29,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a kubeconfig is looked at for new certificates.
+const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 
 /// Where to, and as whom.
 pub struct Target {
@@ -45,6 +49,8 @@ pub struct Target {
 pub enum TokenSource {
     Fixed(String),
     File(PathBuf),
+    /// Whatever somebody keeps here.
+    Live(Arc<ArcSwap<String>>),
 }
 
 /// The parts of a kubeconfig that we read; exec plugins and the like are not for servers.
@@ -112,6 +118,50 @@ pub fn line(path: &Path) -> anyhow::Result<Line> {
     Ok(connect(load(path)?, Speaks::Http2))
 }
 
+/// A line to the server of a kubeconfig file, for as long as `group` runs: it goes on with whatever certificates the
+/// file, or the files that it names, hold later.
+pub fn followed(path: &Path, group: &Group) -> anyhow::Result<Line> {
+    let line = connect(load(path)?, Speaks::Either);
+    let (follower, path, mut last) = (line.clone(), path.to_owned(), contents(path)?);
+    group.spawn("kubeconfig", async move {
+        loop {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            // A file that is just being written is read again later.
+            let Ok(now) = contents(&path) else { continue };
+            if now == last {
+                continue;
+            }
+            match load(&path) {
+                Ok(target) => {
+                    tracing::info!(file = %path.display(), "the kubeconfig has changed");
+                    follower.replace(connector(target.tls, target.server_name));
+                    last = now;
+                }
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "the changed kubeconfig is of no use yet"),
+            }
+        }
+    });
+    Ok(line)
+}
+
+/// A line to the server of a kubeconfig file, as whoever a token says.
+pub fn with_token(path: &Path, token: TokenSource) -> anyhow::Result<Line> {
+    let (config, shown) = (read(path)?, || format!("kubeconfig {}", path.display()));
+    let context = pick(config.contexts, &config.current_context, "context").with_context(shown)?;
+    let cluster = pick(config.clusters, &context.cluster, "cluster").with_context(shown)?;
+    let target = target_of(cluster, &User::default(), path.parent()).with_context(shown)?;
+    Ok(connect(Target { token: Some(token), ..target }, Speaks::Either))
+}
+
+/// A kubeconfig file with everything that it names.
+fn contents(path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let (config, dir) = (read(path)?, path.parent());
+    let clusters = config.clusters.into_iter().flat_map(|c| c.value).map(|c| c.certificate_authority);
+    let users = config.users.into_iter().flat_map(|u| u.value).flat_map(|u| [u.client_certificate, u.client_key]);
+    let files = clusters.chain(users).flatten().map(|file| resolve(dir, &file));
+    std::iter::once(path.to_owned()).chain(files).map(|file| Ok(std::fs::read(file)?)).collect()
+}
+
 /// Server (`https://host:port`) and CA (PEM) of the current context of a kubeconfig file.
 pub fn cluster_of(path: &Path) -> anyhow::Result<(String, Option<Vec<u8>>)> {
     let config: Kubeconfig = read(path)?;
@@ -133,8 +183,12 @@ pub enum Speaks {
 
 /// A line to this target. Needs a running tokio runtime; connects with the first request.
 pub fn connect(target: Target, speaks: Speaks) -> Line {
-    let connector = Connector { tls: TlsConnector::from(target.tls), server_name: target.server_name };
-    Line::new(connector, target.server, target.token, speaks == Speaks::Http2)
+    let Target { server, tls, server_name, token, .. } = target;
+    Line::new(connector(tls, server_name), server, token, speaks == Speaks::Http2)
+}
+
+fn connector(tls: Arc<ClientConfig>, server_name: Option<String>) -> Connector {
+    Connector { tls: TlsConnector::from(tls), server_name }
 }
 
 fn load(path: &Path) -> anyhow::Result<Target> {
@@ -162,6 +216,7 @@ pub(super) fn prepare<B>(
         None => return Ok(()),
         Some(TokenSource::Fixed(token)) => token.clone(),
         Some(TokenSource::File(path)) => std::fs::read_to_string(path)?.trim().to_owned(),
+        Some(TokenSource::Live(token)) => token.load().to_string(),
     };
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
     value.set_sensitive(true);
@@ -173,6 +228,11 @@ fn target(config: Kubeconfig, dir: Option<&Path>) -> anyhow::Result<Target> {
     let context = pick(config.contexts, &config.current_context, "context")?;
     let cluster = pick(config.clusters, &context.cluster, "cluster")?;
     let user = if context.user.is_empty() { User::default() } else { pick(config.users, &context.user, "user")? };
+    let target = target_of(cluster, &user, dir)?;
+    Ok(Target { namespace: context.namespace.unwrap_or(target.namespace), ..target })
+}
+
+fn target_of(cluster: Cluster, user: &User, dir: Option<&Path>) -> anyhow::Result<Target> {
     let server: Uri = cluster.server.parse().with_context(|| format!("server {:?} is no address", cluster.server))?;
     if server.scheme_str() != Some("https") {
         bail!("server {server} is not an https address");
@@ -182,13 +242,8 @@ fn target(config: Kubeconfig, dir: Option<&Path>) -> anyhow::Result<Target> {
         (None, Some(file)) => Some(TokenSource::File(resolve(dir, file))),
         (None, None) => None,
     };
-    Ok(Target {
-        server,
-        tls: Arc::new(tls_config(&cluster, &user, dir)?),
-        server_name: cluster.tls_server_name,
-        token,
-        namespace: context.namespace.unwrap_or_else(|| "default".to_owned()),
-    })
+    let tls = Arc::new(tls_config(&cluster, user, dir)?);
+    Ok(Target { server, tls, server_name: cluster.tls_server_name, token, namespace: "default".to_owned() })
 }
 
 fn pick<T: Default>(list: Vec<Named<T>>, name: &str, what: &str) -> anyhow::Result<T> {

@@ -22,7 +22,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Line(Arc<Inner>);
 
 struct Inner {
-    connector: Connector,
+    connector: ArcSwap<Connector>,
     server: Uri,
     token: Option<TokenSource>,
     http2_only: bool,
@@ -35,7 +35,7 @@ impl Line {
     /// connection while the protocol of the first is not known yet.
     pub(super) fn new(connector: Connector, server: Uri, token: Option<TokenSource>, http2_only: bool) -> Self {
         let http = ArcSwap::from_pointee(http(connector.clone(), http2_only));
-        let rotated = watch::Sender::new(());
+        let (connector, rotated) = (ArcSwap::from_pointee(connector), watch::Sender::new(()));
         Line(Arc::new(Inner { connector, server, token, http2_only, http, rotated }))
     }
 
@@ -58,8 +58,14 @@ impl Line {
 
     /// From now on requests use a new connection; the present one ends with its last request.
     pub fn rotate(&self) {
-        self.0.http.store(Arc::new(http(self.0.connector.clone(), self.0.http2_only)));
+        self.0.http.store(Arc::new(http(self.0.connector.load().as_ref().clone(), self.0.http2_only)));
         self.0.rotated.send_replace(());
+    }
+
+    /// The same with other certificates.
+    pub(super) fn replace(&self, connector: Connector) {
+        self.0.connector.store(Arc::new(connector));
+        self.rotate();
     }
 
     /// Changes with every rotation.

@@ -8,7 +8,9 @@ mod line;
 
 pub use line::Line;
 
-pub use https::{Speaks, Target, TokenSource, Trust, cluster_of, connect, protocols, tls, unverified_config};
+pub use https::{
+    Speaks, Target, TokenSource, Trust, cluster_of, connect, followed, protocols, tls, unverified_config, with_token,
+};
 
 use axum::body::Body;
 use futures::future::BoxFuture;

@@ -6,7 +6,7 @@ use crate::join::token::{self, Digest, Token};
 use anyhow::{Context, bail, ensure};
 
 /// Parts that `--disable` knows on an agent.
-const PARTS: &[&str] = &["dns", "proxy"];
+const PARTS: &[&str] = &["kubelet", "proxy", "dns"];
 
 /// Port of a server whose address names none.
 const SERVER_PORT: u16 = 6443;

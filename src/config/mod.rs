@@ -3,6 +3,7 @@
 mod agent;
 mod cidr;
 mod cluster;
+pub mod component;
 mod node;
 mod server;
 

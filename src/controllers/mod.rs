@@ -33,6 +33,7 @@ use crate::events::Recorder;
 use crate::task::Group;
 use driver::{Controller, Counters};
 use kube::Client;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,8 +49,6 @@ pub struct Config {
     pub node_mask_v6: u8,
     /// PEM of the CA that pods trust, for `kube-root-ca.crt`.
     pub root_ca: String,
-    /// Somebody else schedules (`--disable=scheduler`).
-    pub foreign_scheduler: bool,
     /// A node silent for this long is lost [default: 40 s].
     pub node_grace: Option<Duration>,
     pub certificates: certificates::Settings,
@@ -62,6 +61,14 @@ pub struct Context {
     pub recorder: Recorder,
     pub config: Arc<Config>,
     pub group: Group,
+}
+
+impl Context {
+    /// `component`: its name in Events.
+    fn new(client: Client, component: &str, caches: &Arc<Caches>, config: &Arc<Config>, group: &Group) -> Self {
+        let recorder = Recorder::new(client.clone(), component, "", group);
+        Context { client, caches: caches.clone(), recorder, config: config.clone(), group: group.clone() }
+    }
 }
 
 /// A controller's maker, with the identity of its requests: upstream's service account, whose role it has.
@@ -93,13 +100,10 @@ const TABLE: &[Entry] = &[
     ("bootstrap-signer", bootstrap_tokens::signer),
 ];
 
-/// The scheduler's identity.
-const SCHEDULER: &str = "kube-scheduler";
-
-/// The name of a component in its events, where it is not that of its identity.
-fn component_of(identity: &str) -> &str {
-    if identity == SCHEDULER { "default-scheduler" } else { identity }
-}
+/// The scheduler's identity, and its lease.
+pub const SCHEDULER: &str = "kube-scheduler";
+/// The identity behind the controllers' caches, and their lease.
+pub const MANAGER: &str = "kube-controller-manager";
 
 /// Counters of everything that [`run`] started.
 #[derive(Clone, Default)]
@@ -129,23 +133,26 @@ impl Metrics {
     }
 }
 
-/// Start all controllers and the scheduler in `group`. `clients` gives a client with the named component's identity
-/// (`deployment-controller`, `kube-scheduler`).
+/// Whose requests the controllers make, each once.
+pub fn identities() -> BTreeSet<&'static str> {
+    TABLE.iter().map(|(identity, _)| *identity).collect()
+}
+
+/// Start all controllers in `group`. `clients` gives a client with the named identity (`deployment-controller`).
 pub fn run(clients: &dyn Fn(&str) -> Client, caches: &Arc<Caches>, config: Config, group: &Group) -> Metrics {
     let config = Arc::new(config);
-    let context = |name: &str| {
-        let client = clients(name);
-        let recorder = Recorder::new(client.clone(), component_of(name), "", group);
-        Context { client, caches: caches.clone(), recorder, config: config.clone(), group: group.clone() }
-    };
     let mut metrics = Metrics::default();
     for (identity, new) in TABLE {
-        let (controller, counters) = (new(&context(identity)), Arc::<Counters>::default());
+        let context = Context::new(clients(identity), identity, caches, &config, group);
+        let (controller, counters) = (new(&context), Arc::<Counters>::default());
         metrics.controllers.push((controller.name(), counters.clone()));
         driver::start(controller, counters, group);
     }
-    if !config.foreign_scheduler {
-        group.spawn("scheduler", scheduler::run(context(SCHEDULER)));
-    }
     metrics
+}
+
+/// Start the scheduler in `group`. `client`: as [`SCHEDULER`].
+pub fn schedule(client: Client, caches: &Arc<Caches>, group: &Group) {
+    let context = Context::new(client, "default-scheduler", caches, &Arc::default(), group);
+    group.spawn("scheduler", scheduler::run(context));
 }

@@ -6,12 +6,13 @@
 //! | `node.key`, `client.crt` | the node's key and its latest certificate; a host with both has joined |
 //! | `serving.key`, `serving.crt` | what the kubelet's API shows |
 //! | `settings.json` | the cluster as last seen |
+//! | `kubelet.kubeconfig` | the node for a kubelet or proxy that runs alone; names the files above |
 //! | `server`, `node-name` | where the server is, and what the node is called: for `kedge status` |
 
 use super::{Settings, user};
 use crate::config::ServerUrl;
 use crate::durable;
-use crate::pki::{Leaf, LiveCertificate, clock};
+use crate::pki::{self, Leaf, LiveCertificate, clock};
 use anyhow::{Context, Result};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
@@ -24,6 +25,7 @@ const SERVER_CA: &str = "server-ca.crt";
 const SETTINGS: &str = "settings.json";
 const SERVER: &str = "server";
 const NODE_NAME: &str = "node-name";
+const KUBECONFIG: &str = "kubelet.kubeconfig";
 
 /// One of the node's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,15 @@ impl Host {
         Ok(Some(identity))
     }
 
+    /// The certificate of the kubelet's API alone, kept from earlier or still to be asked for: who has another way to be
+    /// the node needs no more.
+    pub fn serving(&self) -> Result<Identity> {
+        clock::raise_floor(&self.dir);
+        let identity = self.identity(String::new());
+        identity.show(Kind::Serving)?;
+        Ok(identity)
+    }
+
     fn identity(&self, server_ca: String) -> Identity {
         Identity {
             dir: self.dir.clone(),
@@ -230,8 +241,14 @@ impl Identity {
         self.write(SERVER_CA, self.server_ca.as_bytes(), durable::PUBLIC)
     }
 
-    /// Keep where the server is and what the node is called, for other commands on this host.
+    /// Keep where the server is and what the node is called, for other commands on this host; and how a part that runs
+    /// alone is the node (`kedge component kubelet`, or a stock kubelet).
     pub fn keep_names(&self) -> Result<()> {
+        let (ca, certificate, key) = (SERVER_CA, Kind::Client.certificate_file(), Kind::Client.key_file());
+        let url = self.server.to_string();
+        let kubeconfig =
+            pki::kubeconfig_of_files(&url, super::SERVER_NAME, [ca, certificate, key], &user(&self.node_name));
+        self.write(KUBECONFIG, kubeconfig.as_bytes(), durable::PUBLIC)?;
         self.write(SERVER, self.server.to_string().as_bytes(), durable::PUBLIC)?;
         self.write(NODE_NAME, self.node_name.as_bytes(), durable::PUBLIC)
     }

@@ -27,9 +27,9 @@ pub struct Renewer {
 }
 
 impl Renewer {
-    /// Keep both certificates fresh until the group ends.
-    pub fn start(self, group: &Group) {
-        for kind in Kind::ALL {
+    /// Keep these certificates fresh until the group ends.
+    pub fn start(self, kinds: &[Kind], group: &Group) {
+        for &kind in kinds {
             let renewer = self.clone();
             group.spawn("certificate", async move { renewer.keep_fresh(kind).await });
         }

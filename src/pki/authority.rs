@@ -59,6 +59,15 @@ impl Authority {
         Self::from_pem(cert, &key).with_context(|| format!("loading the CA {}", cert_path.display()))
     }
 
+    /// The CA in `<dir>/<name>.{crt,key}`.
+    pub(super) fn load(dir: &Path, name: &str) -> Result<Self> {
+        let read = |extension| {
+            let path = file(dir, name, extension);
+            std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        Self::from_pem(read("crt")?, &read("key")?).with_context(|| format!("loading the CA {name}"))
+    }
+
     fn from_pem(pem: String, key: &str) -> Result<Self> {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).context("parsing the certificate")?;
         let (issuer_key, key) = (KeyPair::from_pem(key), KeyPair::from_pem(key));

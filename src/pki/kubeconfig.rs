@@ -19,19 +19,30 @@ impl Kubeconfig<'_> {
         let encode = |text: &str| BASE64_STANDARD.encode(text);
         let (url, user) = (self.url, self.user);
         let (ca, cert, key) = (encode(self.ca_pem), encode(&self.leaf.cert_pem), encode(&self.leaf.key_pem));
-        format!(
-            "apiVersion: v1
+        let cluster = format!("server: {url}\n    certificate-authority-data: {ca}");
+        yaml(&cluster, user, &format!("client-certificate-data: {cert}\n    client-key-data: {key}"))
+    }
+}
+
+/// A kubeconfig that names files beside it: the CA, the certificate, the key. `server_name`: what the server's certificate
+/// must say, whatever the address.
+pub fn kubeconfig_of_files(url: &str, server_name: &str, [ca, cert, key]: [&str; 3], user: &str) -> String {
+    let cluster = format!("server: {url}\n    tls-server-name: {server_name}\n    certificate-authority: {ca}");
+    yaml(&cluster, user, &format!("client-certificate: {cert}\n    client-key: {key}"))
+}
+
+fn yaml(cluster: &str, user: &str, credentials: &str) -> String {
+    format!(
+        "apiVersion: v1
 kind: Config
 clusters:
 - name: kedge
   cluster:
-    server: {url}
-    certificate-authority-data: {ca}
+    {cluster}
 users:
 - name: {user}
   user:
-    client-certificate-data: {cert}
-    client-key-data: {key}
+    {credentials}
 contexts:
 - name: kedge
   context:
@@ -40,6 +51,5 @@ contexts:
 current-context: kedge
 preferences: {{}}
 "
-        )
-    }
+    )
 }

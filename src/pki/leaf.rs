@@ -128,6 +128,13 @@ fn subject<'a>(cert: &'a X509Certificate<'_>) -> (&'a str, &'a str) {
     (common_name.unwrap_or(""), organization.unwrap_or(""))
 }
 
+/// Names of a certificate (PEM), sorted.
+pub(super) fn names(pem: &str) -> Result<Vec<String>> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).context("parsing the certificate")?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).context("parsing the certificate")?;
+    Ok(sans(&cert))
+}
+
 /// Names of a certificate, sorted.
 fn sans(cert: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(extension)) = cert.subject_alternative_name() else { return Vec::new() };

@@ -10,13 +10,15 @@ mod kubeconfig;
 mod leaf;
 mod request;
 mod serving;
+mod signers;
 mod signing;
 
 pub use authority::{Authority, pem};
-pub use kubeconfig::Kubeconfig;
+pub use kubeconfig::{Kubeconfig, kubeconfig_of_files};
 pub use leaf::{Leaf, LeafSpec, Usage};
 pub use request::Request;
 pub use serving::{LiveCertificate, server_config_of};
+pub use signers::Signing;
 pub use signing::{PublicKey, SigningKey};
 
 use crate::durable;
@@ -83,7 +85,18 @@ mod files {
     pub const APISERVER_TO_KUBELET: &str = "client-apiserver-kubelet";
     pub const FRONT_PROXY: &str = "client-front-proxy";
     pub const ADMIN: &str = "client-admin";
+    pub const SCHEDULER: &str = "client-scheduler";
+    pub const CONTROLLERS: &str = "client-controllers";
+    pub const PROXY: &str = "client-proxy";
 }
+
+/// Leaves of the parts that may run alone, and the parts.
+const PARTS: [(&str, &str); 4] = [
+    (files::SCHEDULER, "scheduler"),
+    (files::CONTROLLERS, "controllers"),
+    (files::KUBELET_CLIENT, "kubelet"),
+    (files::PROXY, "proxy"),
+];
 
 impl Pki {
     /// Load what is in `dir`, and make what is missing or out of date.
@@ -140,7 +153,7 @@ impl Pki {
     }
 
     /// Every leaf: file name, who signs it, what it says.
-    fn leaves(&self) -> [(&'static str, &Authority, LeafSpec); 6] {
+    fn leaves(&self) -> [(&'static str, &Authority, LeafSpec); 9] {
         let node_user = format!("system:node:{}", self.config.node_name);
         let kubelet_names = self.kubelet_names();
         [
@@ -150,6 +163,9 @@ impl Pki {
             (files::APISERVER_TO_KUBELET, &self.client_ca, LeafSpec::client(KUBELET_CLIENT_USER, "")),
             (files::FRONT_PROXY, &self.request_header_ca, LeafSpec::client(FRONT_PROXY_USER, "")),
             (files::ADMIN, &self.client_ca, LeafSpec::client(ADMIN_USER, "system:masters")),
+            (files::SCHEDULER, &self.client_ca, LeafSpec::client("system:kube-scheduler", "")),
+            (files::CONTROLLERS, &self.client_ca, LeafSpec::client("system:kube-controller-manager", "")),
+            (files::PROXY, &self.client_ca, LeafSpec::client("system:kube-proxy", "")),
         ]
     }
 
@@ -227,6 +243,23 @@ impl Pki {
     pub fn admin_kubeconfig(&self, url: &str) -> Result<String> {
         let leaf = Leaf::load(&self.dir, files::ADMIN)?;
         Ok(Kubeconfig { url, ca_pem: self.server_ca.pem(), user: ADMIN_USER, leaf: &leaf }.to_yaml())
+    }
+
+    /// Write a kubeconfig for each part that may run alone (`kedge component`), with the identity it has upstream:
+    /// `<dir>/<part>.kubeconfig`.
+    pub fn write_part_kubeconfigs(&self, dir: &Path, url: &str) -> Result<()> {
+        durable::create_dir(dir, 0o700).with_context(|| format!("making {}", dir.display()))?;
+        for (name, _, spec) in self.leaves() {
+            let Some((_, part)) = PARTS.iter().find(|(file, _)| *file == name) else { continue };
+            let (user, leaf) = (spec.common_name.as_str(), Leaf::load(&self.dir, name)?);
+            let text = Kubeconfig { url, ca_pem: self.server_ca.pem(), user, leaf: &leaf }.to_yaml();
+            let path = file(dir, part, "kubeconfig");
+            if read_if_there(&path)?.as_ref() != Some(&text) {
+                durable::write(&path, text.as_bytes(), durable::SECRET)
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn paths(&self, name: &str) -> (PathBuf, PathBuf) {

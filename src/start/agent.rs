@@ -23,7 +23,7 @@ pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Runni
     let client = line.client(join::NAMESPACE);
     let settings = join::current_settings(&client, &identity).await?;
     let caches = Caches::new(client.clone(), root.clone());
-    Renewer { identity: identity.clone(), line: line.clone(), token: config.token.clone() }.start(root);
+    Renewer { identity: identity.clone(), line: line.clone(), token: config.token.clone() }.start(&Kind::ALL, root);
     let access = node::Access {
         client,
         line: Some(line),
@@ -33,7 +33,7 @@ pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Runni
     };
     let pods = node::start(&config.node, &settings.cluster, access, root).await?;
     info!(ms = started.elapsed().as_millis() as u64, "the node's parts run");
-    Ok(Running { store: None, pods: Some(pods), run_dir: config.node.run_dir.clone() })
+    Ok(Running { store: None, pods, run_dir: config.node.run_dir.clone() })
 }
 
 /// The one connection of this process: every part of the agent, its renewals and the server's way back included.

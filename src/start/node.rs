@@ -23,7 +23,36 @@ pub struct Access {
 }
 
 /// Start everything that a node has. Returns when rules, DNS and the kubelet's API are there; registration goes on.
+/// Without a kubelet it gives no pods.
 pub async fn start(
+    node: &config::Node,
+    cluster: &config::Cluster,
+    access: Access,
+    root: &Group,
+) -> anyhow::Result<Option<agent::shutdown::Pods>> {
+    if !node.is_disabled("proxy") {
+        proxy(node, cluster, access.client.clone(), access.caches.clone(), root).await?;
+    }
+    if node.is_disabled("kubelet") {
+        return Ok(None);
+    }
+    kubelet(node, cluster, access, root).await.map(Some)
+}
+
+/// Services, pod network and DNS. Returns when rules and DNS are there.
+pub async fn proxy(
+    node: &config::Node,
+    cluster: &config::Cluster,
+    client: kube::Client,
+    caches: Arc<Caches>,
+    root: &Group,
+) -> anyhow::Result<()> {
+    let network = network(node, cluster, &node.agent_dir());
+    netproxy::run(network, client, caches, root.clone()).await.context("pod network")
+}
+
+/// The kubelet. Returns when its API is there; registration goes on.
+pub async fn kubelet(
     node: &config::Node,
     cluster: &config::Cluster,
     access: Access,
@@ -31,10 +60,6 @@ pub async fn start(
 ) -> anyhow::Result<agent::shutdown::Pods> {
     let dir = node.agent_dir();
     let Access { client, line, caches, serving, client_ca } = access;
-    if !node.is_disabled("proxy") {
-        let network = network(node, cluster, &dir);
-        netproxy::run(network, client.clone(), caches.clone(), root.clone()).await.context("pod network")?;
-    }
     let settings = agent::Config {
         node_name: node.name.clone(),
         node_ip: node.ip,

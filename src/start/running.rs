@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::warn;
 
-/// A server or an agent that runs.
+/// A server, an agent or a part that runs.
+#[derive(Default)]
 pub struct Running {
-    /// None in an agent.
+    /// None where there is no server.
     pub(super) store: Option<Arc<dyn Store>>,
     /// None where there is no node.
     pub(super) pods: Option<Pods>,

@@ -1,9 +1,9 @@
 //! What runs in a server, in which order.
 
-use super::{Running, node};
+use super::{Running, node, signing};
 use crate::cache::Caches;
 use crate::join::Settings;
-use crate::pki::{Pki, PkiConfig, Request};
+use crate::pki::{Pki, PkiConfig};
 use crate::server::admission::{self, DefaultTolerationSeconds};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
@@ -44,18 +44,18 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
         .await
         .context("bootstrap")?;
-    write_kubeconfig(config, &pki)?;
+    write_kubeconfigs(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
     api.set_ready();
     say_how_to_join(config, &join)?;
     api.start(root);
 
     renew_certificates(config, pki.clone(), root)?;
-    let caches = Caches::new(client(&api, component("kube-controller-manager")), root.clone());
+    let caches = Caches::new(client(&api, component(controllers::MANAGER)), root.clone());
     start_controllers(config, &pki, &api, &caches, root);
     let mut pods = None;
     if config.agent {
-        pods = Some(start_node(config, &pki, &api, caches, root).await?);
+        pods = start_node(config, &pki, &api, caches, root).await?;
         info!(ms = started.elapsed().as_millis() as u64, "the node is registered");
     }
     Ok(Running { store: Some(store), pods, run_dir: config.node.run_dir.clone() })
@@ -151,9 +151,7 @@ fn masters(name: &str) -> UserInfo {
 /// The identities of upstream's components, so that upstream's policy is exactly what they may do.
 fn component(name: &str) -> UserInfo {
     match name {
-        "kube-scheduler" | "kube-controller-manager" | "kube-proxy" => {
-            UserInfo::authenticated(&format!("system:{name}"), &[])
-        }
+        controllers::SCHEDULER | controllers::MANAGER => UserInfo::authenticated(&format!("system:{name}"), &[]),
         controller => service_account_user("kube-system", controller),
     }
 }
@@ -173,17 +171,19 @@ fn bootstrap_config(config: &config::Server, pki: &Pki) -> bootstrap::Config {
     }
 }
 
-/// The kubeconfig names an address that other machines reach, unless the API listens on loopback alone.
-fn write_kubeconfig(config: &config::Server, pki: &Pki) -> anyhow::Result<()> {
+/// The kubeconfigs name an address that other machines reach, unless the API listens on loopback alone.
+fn write_kubeconfigs(config: &config::Server, pki: &Pki) -> anyhow::Result<()> {
     let local = config.bind_address.is_loopback();
     let address = if local { config.bind_address } else { config.advertise_address };
-    let text = pki.admin_kubeconfig(&format!("https://{}", SocketAddr::new(address, config.port)))?;
+    let url = format!("https://{}", SocketAddr::new(address, config.port));
+    let text = pki.admin_kubeconfig(&url)?;
     let path = &config.kubeconfig;
     if let Some(parent) = path.parent() {
         durable::create_dir(parent, 0o755).with_context(|| format!("cannot make {}", parent.display()))?;
     }
     durable::write(path, text.as_bytes(), config.kubeconfig_mode)
-        .with_context(|| format!("cannot write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    pki.write_part_kubeconfigs(&config.node.data_dir.join("server/cred"), &url)
 }
 
 /// Certificates stay fresh by themselves; SIGUSR1 (`kedge certificate rotate`) renews all of them at once.
@@ -197,9 +197,9 @@ fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> a
                 () = tokio::time::sleep(period) => pki.renew(),
                 _ = told.recv() => pki.rotate().map(|()| true),
             };
-            // The kubeconfig carries one of them.
+            // The kubeconfigs carry some of them.
             let outcome =
-                renewed.and_then(|new| if new { write_kubeconfig(&config, &pki).map(|()| true) } else { Ok(false) });
+                renewed.and_then(|new| if new { write_kubeconfigs(&config, &pki).map(|()| true) } else { Ok(false) });
             match outcome {
                 Ok(true) => info!("certificates were renewed"),
                 Ok(false) => {}
@@ -212,26 +212,18 @@ fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> a
     Ok(())
 }
 
-/// Client certificates come from the client CA, serving ones from the server CA. Legacy requests get what no API server
-/// takes for a user.
-fn certificates(pki: &Arc<Pki>, life: Duration) -> controllers::certificates::Settings {
-    use controllers::certificates::{CLIENT, NODE_CLIENT, Settings, Signer};
-    let keys = pki.clone();
-    let sign = move |signer: &str, request: &Request, usages: &[String], life: i64| {
-        let client = matches!(signer, CLIENT | NODE_CLIENT);
-        let authority = if client { keys.client_ca() } else { keys.server_ca() };
-        authority.sign_as_asked(request, usages, life)
-    };
-    Settings { signer: Some(Signer(Arc::new(sign))), api_names: pki.server_names(), life }
-}
-
 fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
+    if !config.node.is_disabled("scheduler") {
+        controllers::schedule(client(api, component(controllers::SCHEDULER)), caches, root);
+    }
+    if config.node.is_disabled("controllers") {
+        return;
+    }
     let settings = controllers::Config {
         cluster_cidrs: vec![config.cluster.cluster_cidr.to_string()],
         node_mask_v4: config.node_mask,
         root_ca: pki.server_ca().pem().to_owned(),
-        foreign_scheduler: config.node.is_disabled("scheduler"),
-        certificates: certificates(pki, config.certificate_life),
+        certificates: signing::by(pki, config.certificate_life),
         node_grace: Some(config.node_grace),
         ..Default::default()
     };
@@ -245,7 +237,7 @@ async fn start_node(
     api: &Arc<Api>,
     caches: Arc<Caches>,
     root: &Group,
-) -> anyhow::Result<crate::agent::shutdown::Pods> {
+) -> anyhow::Result<Option<crate::agent::shutdown::Pods>> {
     let user = UserInfo::authenticated(&format!("system:node:{}", config.node.name), &["system:nodes"]);
     let access = node::Access {
         client: client(api, user),

@@ -102,7 +102,6 @@ impl Cluster {
             node_mask_v4: 24,
             node_mask_v6: 64,
             root_ca: "a CA".into(),
-            foreign_scheduler: false,
             certificates: certificates(pki),
             node_grace: None,
         };

@@ -17,6 +17,7 @@ mod join;
 mod lifecycle;
 mod overlay;
 mod owners;
+mod parts;
 mod proxy;
 mod services;
 mod streams;
