@@ -33,6 +33,11 @@ fn everything_works_behind_nat() {
     let host = Host::ready();
     let agent = far(&host);
     has(&tunnels(&host), "\"node-2\"");
+    // The server's own node needs none; the router's address is what the server sees.
+    let status = host.kedge_with_config(&["status", &host.instance_flags()[0]]).ok();
+    let lines: Vec<&str> = status.lines().filter(|l| l.starts_with("node ")).collect();
+    assert!(lines[0].contains("node-1 Ready") && !lines[0].contains("tunnel"), "{status}");
+    assert!(lines[1].contains("node-2 Ready") && lines[1].contains(", tunnel from 10.99.0.22:"), "{status}");
     // One connection carries all of it.
     let connections = run(agent.inside("ss").args(["-Htn", "state", "established", "dport", "=", ":6443"])).ok();
     assert_eq!(connections.lines().count(), 1, "{connections}");
@@ -131,4 +136,44 @@ fn the_tunnel_comes_back() {
     host.start_again();
     host.wait_api();
     works(&host);
+}
+
+/// A server, a host beside it and one behind NAT, which join at the same moment.
+#[test]
+#[ignore = "end to end on three real nodes, as root: ./test.sh"]
+fn three_hosts_join_at_once() {
+    let host = Host::ready();
+    let mut near = host.beside(3);
+    let mut far = host.behind_nat(2);
+    for agent in [&mut near, &mut far] {
+        agent.import();
+        agent.join(&host, &[]);
+    }
+    host.wait_node("node-2");
+    host.wait_node("node-3");
+    for node in 1..=3 {
+        let spec = format!(r#"{{"spec":{{"nodeName":"node-{node}","terminationGracePeriodSeconds":0}}}}"#);
+        let (name, image) = (format!("on-{node}"), format!("--image={BUSYBOX}"));
+        host.kubectl(&["run", &name, &image, "--port=8080", "--expose", "--overrides", &spec]).ok();
+    }
+    host.k("wait --for=condition=Ready pod --all --timeout=90s").ok();
+    let ask = |from: &str, url: &str| {
+        eventually(&format!("{url} from {from}"), 30, || {
+            host.kubectl(&["exec", from, "--", "timeout", "3", "wget", "-qO-", url]).result()
+        })
+    };
+    // By name and Service over the overlay, in both directions; behind NAT at home.
+    has(&ask("on-1", "http://on-3:8080"), "on-3");
+    has(&ask("on-3", "http://on-1:8080"), "on-1");
+    has(&ask("on-2", "http://on-2:8080"), "on-2");
+    // The API by its Service address from behind NAT.
+    let from_far =
+        ["exec", "on-2", "--", "sh", "-c", "nc -w 3 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null"];
+    eventually("the API from behind NAT", 30, || host.kubectl(&from_far).result());
+    for node in 1..=3 {
+        assert_eq!(host.k(&format!("exec on-{node} -- hostname")).ok(), format!("on-{node}\n"));
+        assert_eq!(host.k(&format!("get --raw /api/v1/nodes/node-{node}/proxy/healthz")).ok(), "ok");
+    }
+    let seen = tunnels(&host);
+    assert!(seen.contains("node-2") && seen.contains("node-3") && !seen.contains("node-1"), "{seen}");
 }
