@@ -13,6 +13,9 @@
 //!   that everything passes TLS and a network link. The client shares the machine with the server: rates are
 //!   lower bounds. Watch fan-out and comparisons with other servers are for a client-go load generator.
 //!
+//! - a second node, on the same link: from `kedge agent` with a token to the Node Ready, on an empty data directory;
+//!   then idle as above, with all bytes that pass its network interface (frames, both ways).
+//!
 //! Needs root, containerd, runc, and busybox-static. Without `--binary` the executable of this build is measured;
 //! memory means something for release builds only. Figures are printed, never judged: a busy machine is no failure.
 
@@ -90,6 +93,7 @@ fn main() {
     let kubeconfig = host.kubeconfig();
     in_client(&host, |client| api(client, kubeconfig));
     memory(&host, "after the API figures");
+    second_node(&host, options.minutes);
     host.stop();
 }
 
@@ -259,6 +263,44 @@ fn containerd(host: &Host) -> Option<u32> {
         let mut words = line.split('\0');
         words.next().is_some_and(|program| program.ends_with("containerd")) && words.any(|word| word == config)
     })
+}
+
+// ---- a second node
+
+fn second_node(host: &Host, minutes: u64) {
+    let mut agent = host.beside(2);
+    let kubeconfig = host.kubeconfig();
+    let begin = Instant::now();
+    agent.join(host, &[]);
+    let joined = on_client_side(host, async move {
+        let nodes: Api<Node> = Api::all(kedge::client::https(&kubeconfig).expect("the admin's kubeconfig"));
+        while !nodes.get("node-2").await.is_ok_and(|node| node_ready(&node)) {
+            assert!(begin.elapsed() < START_PATIENCE, "the second node is not Ready");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        begin.elapsed()
+    });
+    show("second node, join to Ready", format!("{} ms", joined.as_millis()), "3 s");
+    std::thread::sleep(REST);
+    let pid = pid_of(&agent);
+    let (cpu, wire) = (Process::of(pid).cpu_seconds, wire_bytes(&agent));
+    std::thread::sleep(Duration::from_secs(minutes * 60));
+    show("memory of the agent, idle", Memory::of(pid), "25 MB; 40 MB for now");
+    show("idle CPU of the agent", format!("{:.2} s in {minutes} min", Process::of(pid).cpu_seconds - cpu), "");
+    let (sent, received) = wire_bytes(&agent);
+    let rate = |from: u64, to: u64| (to - from) as f64 / 1000.0 / minutes as f64;
+    let (sent, received) = (rate(wire.0, sent), rate(wire.1, received));
+    let text = format!("{:.1} KB a minute ({sent:.1} sent, {received:.1} received)", sent + received);
+    show("on the agent's wire, idle", text, "20 KB a minute");
+    agent.stop();
+}
+
+/// Bytes that a host's interface has sent and received.
+fn wire_bytes(host: &machine::Machine) -> (u64, u64) {
+    let text = run::run(host.inside("ip").args(["-s", "-j", "link", "show", "eth0"])).ok();
+    let links: serde_json::Value = serde_json::from_str(&text).expect("ip -j");
+    let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_u64().expect("stats64");
+    (bytes("tx"), bytes("rx"))
 }
 
 // ---- pods
@@ -471,7 +513,7 @@ fn mib(bytes: u64) -> String {
 }
 
 /// Process id of the server, from its pid file.
-fn pid_of(host: &Host) -> u32 {
+fn pid_of(host: &machine::Machine) -> u32 {
     let text = std::fs::read_to_string(host.run_dir().join("kedge.pid")).expect("pid file of a running server");
     text.trim().parse().expect("a process id")
 }
