@@ -92,7 +92,7 @@ fn open(path: &Path) -> Arc<dyn Store> {
 }
 
 fn put(key: String, value: Bytes) -> Txn {
-    Txn { success: vec![Op::Put { key: key.into(), value }], ..Txn::default() }
+    Txn { success: vec![Op::put(key, value)], ..Txn::default() }
 }
 
 /// Something like a Kubernetes object: JSON with names that repeat and some noise.

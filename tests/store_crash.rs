@@ -100,7 +100,7 @@ fn mount_works() -> bool {
 async fn fill_the_disk(directory: &Path) {
     let store = open(directory);
     let put = |key: String, step: u64| {
-        let op = Op::Put { key: key.into(), value: value(step).into() };
+        let op = Op::put(key, value(step));
         store.txn(Txn { success: vec![op], ..Txn::default() })
     };
     let mut acknowledged = Vec::new();
@@ -153,7 +153,7 @@ async fn an_io_error_is_got_over() {
         |bytes| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE, bytes, libc::RLIM_INFINITY);
     let store = open(&directory);
     let put = |step: u64| {
-        let op = Op::Put { key: format!("/{step}").into(), value: value(step).into() };
+        let op = Op::put(format!("/{step}"), value(step));
         store.txn(Txn { success: vec![op], ..Txn::default() })
     };
     let mut acknowledged = Vec::new();

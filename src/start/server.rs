@@ -15,7 +15,7 @@ use crate::server::kubelet::{Identity, Kubelets};
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
 use crate::server::security::Security;
-use crate::store::{Store, compactor};
+use crate::store::{Store, compactor, lease};
 use crate::task::Group;
 use crate::wire::listener::Listener;
 use crate::{config, controllers, durable};
@@ -106,6 +106,7 @@ fn say_how_to_join(config: &config::Server, join: &Join) -> anyhow::Result<()> {
 /// The API server with everything that decides who may do what.
 async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Store>, root: &Group) -> Arc<Api> {
     compactor::start(root, store.clone(), compactor::Policy::default());
+    lease::start(root, store.clone());
     let registry = Registry::new(store);
     let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
     let security = Security::start(&registry, pki, &config.cluster.cluster_domain, &url, root);

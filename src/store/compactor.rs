@@ -152,7 +152,7 @@ mod tests {
         start(&group, store.clone(), policy);
         for round in 1..=3 {
             for _ in 0..WORTHWHILE_REVISIONS {
-                let put = Op::Put { key: "/a".into(), value: "x".into() };
+                let put = Op::put("/a", "x");
                 store.txn(Txn { success: vec![put], ..Txn::default() }).await.expect("writes");
             }
             while store.compacted().0 < round * WORTHWHILE_REVISIONS {

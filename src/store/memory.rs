@@ -2,16 +2,18 @@
 //! tests and of throw-away servers. Every version of every key since the last compaction, in one ordered map.
 
 use super::hub::{History, Hub};
-use super::txn::{check, check_revision};
+use super::lease::Book;
+use super::txn::{Apply, Change, check, check_compact, check_revision, run};
 use super::{
-    Error, Event, EventKind, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, Store, Txn,
-    TxnResponse, Watch,
+    Error, Event, EventKind, KeyRange, KeyValue, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Snapshot,
+    Store, Txn, TxnResponse, Watch, Write,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 pub struct Memory {
     shared: Arc<Shared>,
@@ -19,6 +21,7 @@ pub struct Memory {
 
 struct Shared {
     state: RwLock<State>,
+    leases: Book,
     hub: Arc<Hub>,
 }
 
@@ -36,7 +39,16 @@ struct State {
 #[derive(Clone)]
 struct Version {
     kv: KeyValue,
+    /// Position in its transaction.
+    sub: u32,
     deleted: bool,
+}
+
+impl Version {
+    fn write(&self) -> Write {
+        let kind = if self.deleted { EventKind::Delete } else { EventKind::Put };
+        Write { sub: self.sub, kind, kv: self.kv.clone() }
+    }
 }
 
 impl Memory {
@@ -44,7 +56,26 @@ impl Memory {
     pub fn open() -> Arc<dyn Store> {
         let revision = Revision(1);
         let state = State { revision, compacted: revision, closed: false, keys: BTreeMap::new(), log: VecDeque::new() };
-        Arc::new(Memory { shared: Arc::new(Shared { state: RwLock::new(state), hub: Hub::new(revision) }) })
+        let shared = Shared { state: RwLock::new(state), leases: Book::default(), hub: Hub::new(revision) };
+        Arc::new(Memory { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    /// Run what writes, and publish its events.
+    fn write<T>(&self, work: impl FnOnce(&mut Writing<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let mut state = self.state.write();
+        state.open()?;
+        let at = Revision(state.revision.0 + 1);
+        let mut writing = Writing { state: &mut state, leases: &self.leases, at, events: Vec::new() };
+        let done = work(&mut writing)?;
+        let events = writing.events;
+        if !events.is_empty() {
+            state.log.extend(events.iter().cloned());
+            // Under the state's lock: publishing is in revision order.
+            self.hub.publish(state.revision, events);
+        }
+        Ok(done)
     }
 }
 
@@ -59,15 +90,7 @@ impl Store for Memory {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         check(&txn)?;
-        let mut state = self.shared.state.write();
-        state.open()?;
-        let (response, events) = state.txn(&txn)?;
-        if !events.is_empty() {
-            state.log.extend(events.iter().cloned());
-            // Under the state's lock: publishing is in revision order.
-            self.shared.hub.publish(state.revision, events);
-        }
-        Ok(response)
+        self.shared.write(|writing| run(&txn, writing))
     }
 
     async fn watch(&self, range: KeyRange, from: Option<Revision>) -> Result<Box<dyn Watch>, Error> {
@@ -99,6 +122,65 @@ impl Store for Memory {
 
     fn written_bytes(&self) -> u64 {
         0
+    }
+
+    async fn lease_grant(&self, id: LeaseId, seconds: u32) -> Result<(), Error> {
+        self.shared.write(|_| {
+            self.shared.leases.check_new(id)?;
+            self.shared.leases.enter(id, seconds.max(1), None, Instant::now());
+            Ok(())
+        })
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, Error> {
+        self.shared.write(|writing| {
+            self.shared.leases.status(id, Instant::now())?;
+            for key in writing.state.attached(id) {
+                writing.delete(&KeyRange::key(key))?;
+            }
+            self.shared.leases.remove(id);
+            Ok(writing.state.revision)
+        })
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<u32, Error> {
+        self.shared.state.read().open()?;
+        Ok(self.shared.leases.renew(id, Instant::now())?.0)
+    }
+
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<(LeaseStatus, Vec<Bytes>), Error> {
+        let state = self.shared.state.read();
+        state.open()?;
+        let status = self.shared.leases.status(id, Instant::now())?;
+        Ok((status, if keys { state.attached(id) } else { Vec::new() }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseStatus>, Error> {
+        self.shared.state.read().open()?;
+        Ok(self.shared.leases.all(Instant::now()))
+    }
+
+    async fn keep_leases(&self) -> Result<(), Error> {
+        for id in self.shared.leases.next_due().await.revoke {
+            super::lease::gone(self.lease_revoke(id).await)?;
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        let state = self.shared.state.read();
+        state.open()?;
+        Ok(Box::new(Shot {
+            revision: state.revision,
+            compacted: state.compacted,
+            leases: self.shared.leases.all(Instant::now()),
+            writes: state.writes(),
+            done: false,
+        }))
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        self.shared.state.read().open()
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -168,71 +250,25 @@ impl State {
         response
     }
 
-    fn txn(&mut self, txn: &Txn) -> Result<(TxnResponse, Vec<Arc<Event>>), Error> {
-        let before = self.revision;
-        let succeeded = txn.compare.iter().all(|compare| compare.holds(self.get(compare.key(), before)));
-        let ops = if succeeded { &txn.success } else { &txn.failure };
-        // Everything that can fail comes before the first change.
-        for op in ops {
-            if let Op::Range(request) = op {
-                check_revision(request, before, self.compacted)?;
-            }
-        }
-        let writing = Revision(before.0 + 1);
-        let mut events = Vec::new();
-        let mut responses = Vec::with_capacity(ops.len());
-        for op in ops {
-            responses.push(match op {
-                Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, writing, &mut events) },
-                Op::Delete(range) => OpResponse::Delete { previous: self.delete(range, writing, &mut events) },
-                Op::Range(request) => OpResponse::Range(self.range(request)),
-            });
-        }
-        Ok((TxnResponse { revision: self.revision, succeeded, responses }, events))
+    /// Keys that are attached to a lease.
+    fn attached(&self, id: LeaseId) -> Vec<Bytes> {
+        let all = self.keys.values().filter_map(|versions| live(versions, self.revision));
+        all.filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect()
     }
 
-    fn put(&mut self, key: &Bytes, value: &Bytes, at: Revision, events: &mut Vec<Arc<Event>>) -> Option<KeyValue> {
-        let previous = self.get(key, at).cloned();
-        let kv = KeyValue {
-            key: key.clone(),
-            value: value.clone(),
-            create_revision: previous.as_ref().map_or(at, |kv| kv.create_revision),
-            mod_revision: at,
-            version: previous.as_ref().map_or(1, |kv| kv.version + 1),
+    /// What a snapshot gives, see [`Snapshot::next`].
+    fn writes(&self) -> Vec<Write> {
+        let kept = |version: &&Version| {
+            version.kv.mod_revision > self.compacted
+                || self.get(&version.kv.key, self.compacted).is_some_and(|base| *base == version.kv)
         };
-        self.push(EventKind::Put, kv, previous.clone(), events);
-        previous
-    }
-
-    fn delete(&mut self, range: &KeyRange, at: Revision, events: &mut Vec<Arc<Event>>) -> Vec<KeyValue> {
-        let gone = self.range(&RangeRequest::of(range.clone())).kvs;
-        for previous in &gone {
-            let kv = KeyValue {
-                key: previous.key.clone(),
-                value: Bytes::new(),
-                create_revision: Revision(0),
-                mod_revision: at,
-                version: 0,
-            };
-            self.push(EventKind::Delete, kv, Some(previous.clone()), events);
-        }
-        gone
-    }
-
-    fn push(&mut self, kind: EventKind, kv: KeyValue, previous: Option<KeyValue>, events: &mut Vec<Arc<Event>>) {
-        self.revision = kv.mod_revision;
-        let version = Version { kv: kv.clone(), deleted: kind == EventKind::Delete };
-        self.keys.entry(kv.key.clone()).or_default().push(version);
-        events.push(Arc::new(Event { kind, kv, previous }));
+        let mut writes: Vec<Write> = self.keys.values().flatten().filter(kept).map(Version::write).collect();
+        writes.sort_by_key(|write| (write.kv.mod_revision, write.sub));
+        writes
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), Error> {
-        if revision > self.revision {
-            return Err(Error::Future(self.revision));
-        }
-        if revision <= self.compacted {
-            return Ok(());
-        }
+        check_compact(revision, self.revision, self.compacted)?;
         self.compacted = revision;
         self.keys.retain(|_, versions| {
             let base = versions.partition_point(|version| version.kv.mod_revision <= revision).saturating_sub(1);
@@ -242,6 +278,104 @@ impl State {
         let gone = self.log.partition_point(|event| event.kv.mod_revision < revision);
         self.log.drain(..gone);
         Ok(())
+    }
+}
+
+/// The state while it is written to, at the revision that this takes.
+struct Writing<'a> {
+    state: &'a mut State,
+    leases: &'a Book,
+    at: Revision,
+    events: Vec<Arc<Event>>,
+}
+
+impl Apply for Writing<'_> {
+    fn revision(&self) -> Revision {
+        self.state.revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.state.compacted
+    }
+
+    fn has_lease(&self, id: LeaseId) -> bool {
+        self.leases.contains(id)
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        Ok(self.state.range(request))
+    }
+
+    fn put(&mut self, key: &Bytes, change: Change<'_>) -> Result<Option<KeyValue>, Error> {
+        let previous = self.state.get(key, self.at).cloned();
+        let old = previous.as_ref();
+        let kv = KeyValue {
+            key: key.clone(),
+            value: change.value.or(old.map(|kv| &kv.value)).cloned().unwrap_or_default(),
+            create_revision: old.map_or(self.at, |kv| kv.create_revision),
+            mod_revision: self.at,
+            version: old.map_or(1, |kv| kv.version + 1),
+            lease: change.lease.or(old.map(|kv| kv.lease)).unwrap_or_default(),
+        };
+        self.push(EventKind::Put, kv, previous.clone());
+        Ok(previous)
+    }
+
+    fn delete(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, Error> {
+        let gone = self.state.range(&RangeRequest::of(range.clone())).kvs;
+        for previous in &gone {
+            let kv = KeyValue {
+                key: previous.key.clone(),
+                value: Bytes::new(),
+                create_revision: Revision(0),
+                mod_revision: self.at,
+                version: 0,
+                lease: LeaseId::NONE,
+            };
+            self.push(EventKind::Delete, kv, Some(previous.clone()));
+        }
+        Ok(gone)
+    }
+}
+
+impl Writing<'_> {
+    fn push(&mut self, kind: EventKind, kv: KeyValue, previous: Option<KeyValue>) {
+        self.state.revision = self.at;
+        let version = Version { kv: kv.clone(), sub: self.events.len() as u32, deleted: kind == EventKind::Delete };
+        self.state.keys.entry(kv.key.clone()).or_default().push(version);
+        self.events.push(Arc::new(Event { kind, kv, previous }));
+    }
+}
+
+/// A copy of everything.
+struct Shot {
+    revision: Revision,
+    compacted: Revision,
+    leases: Vec<LeaseStatus>,
+    writes: Vec<Write>,
+    done: bool,
+}
+
+#[async_trait]
+impl Snapshot for Shot {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    fn leases(&self) -> &[LeaseStatus] {
+        &self.leases
+    }
+
+    async fn next(&mut self) -> Result<Vec<Write>, Error> {
+        Ok(if std::mem::replace(&mut self.done, true) { Vec::new() } else { self.writes.clone() })
+    }
+
+    fn rewind(&mut self) {
+        self.done = false;
     }
 }
 

@@ -3,7 +3,7 @@
 //! The store knows no kinds. Keys are etcd's usual Kubernetes keys (`/registry/<resource>/<namespace>/<name>`), values
 //! are opaque bytes. One global revision counts transactions; every write carries it.
 //!
-//! # Contract (every backend passes `contract.rs`)
+//! # Contract (every backend passes `contract/`)
 //!
 //! - A [`Txn`] is atomic, takes one revision if it writes anything, and none otherwise (a delete that finds nothing
 //!   writes nothing; a put always writes, as in etcd). Its steps see the steps before them. One transaction never
@@ -17,186 +17,26 @@
 //! - Compaction at `r` forgets what was superseded or deleted before `r`: reads at `r` and above, and watches from
 //!   `r` on, stay exact, except that events *of* revision `r` itself may lack their previous state.
 //! - Revisions never go backwards, also across crashes.
+//! - A lease that is not renewed in time is revoked, never sooner: its keys are deleted in one transaction. A store that
+//!   is opened again has all its leases; time in which it was closed does not count.
+//! - At its quota of bytes on disk the store refuses whatever puts ([`Error::NoSpace`]); it reads, deletes and compacts.
 
 pub mod compactor;
 #[cfg(test)]
 mod contract;
 pub mod hub;
+pub mod lease;
 pub mod memory;
+mod quota;
 pub mod sled;
 mod txn;
+mod types;
 
-pub use txn::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_OPS};
+pub use txn::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_DEPTH, MAX_TXN_OPS};
+pub use types::*;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::ops::Bound;
-use std::sync::Arc;
-
-/// A store revision: etcd's 64-bit counter. 1 is the revision of an empty store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One key with its value and etcd's per-key counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    pub key: Bytes,
-    pub value: Bytes,
-    pub create_revision: Revision,
-    pub mod_revision: Revision,
-    /// Number of writes since creation, from 1.
-    pub version: u64,
-}
-
-/// Which keys: `[start, end)`; `end` empty means the single key `start`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRange {
-    pub start: Bytes,
-    pub end: Bytes,
-}
-
-impl KeyRange {
-    pub fn key(key: impl Into<Bytes>) -> Self {
-        KeyRange { start: key.into(), end: Bytes::new() }
-    }
-
-    /// All keys that begin with `prefix`.
-    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
-        let start: Bytes = prefix.into();
-        let mut end = start.to_vec();
-        while let Some(last) = end.pop() {
-            if last < 0xff {
-                end.push(last + 1);
-                break;
-            }
-        }
-        let end = if end.is_empty() { Bytes::from_static(&[0xff; 8]) } else { Bytes::from(end) };
-        KeyRange { start, end }
-    }
-
-    pub fn is_single(&self) -> bool {
-        self.end.is_empty()
-    }
-
-    pub fn contains(&self, key: &[u8]) -> bool {
-        if self.is_single() { key == self.start } else { key >= &self.start[..] && key < &self.end[..] }
-    }
-
-    /// Whether no key at all can be in the range.
-    pub fn is_empty(&self) -> bool {
-        !self.is_single() && self.start >= self.end
-    }
-
-    /// The range as bounds for ordered maps. Check [`KeyRange::is_empty`] first: ordered maps panic on reversed
-    /// bounds.
-    pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        let upper = if self.is_single() { Bound::Included(&self.start[..]) } else { Bound::Excluded(&self.end[..]) };
-        (Bound::Included(&self.start[..]), upper)
-    }
-}
-
-/// A read.
-#[derive(Clone, Debug)]
-pub struct RangeRequest {
-    pub range: KeyRange,
-    /// `None`: now.
-    pub revision: Option<Revision>,
-    /// 0: no limit.
-    pub limit: usize,
-    pub keys_only: bool,
-    pub count_only: bool,
-}
-
-impl RangeRequest {
-    pub fn of(range: KeyRange) -> Self {
-        RangeRequest { range, revision: None, limit: 0, keys_only: false, count_only: false }
-    }
-}
-
-/// What a read found.
-#[derive(Clone, Debug, Default)]
-pub struct RangeResponse {
-    /// The store's revision when the read was done (not the one asked for).
-    pub revision: Revision,
-    pub kvs: Vec<KeyValue>,
-    /// Keys in the range at that revision, whatever the limit.
-    pub count: usize,
-    /// Whether `limit` cut the answer.
-    pub more: bool,
-}
-
-/// Condition of a transaction on one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Compare {
-    /// Last write of the key was at this revision; `Revision(0)`: the key does not exist.
-    ModRevision(Bytes, Revision),
-    CreateRevision(Bytes, Revision),
-    Version(Bytes, u64),
-    Value(Bytes, Bytes),
-}
-
-/// One step of a transaction.
-#[derive(Clone, Debug)]
-pub enum Op {
-    Put { key: Bytes, value: Bytes },
-    Delete(KeyRange),
-    Range(RangeRequest),
-}
-
-/// `if all compares hold then success else failure`.
-#[derive(Clone, Debug, Default)]
-pub struct Txn {
-    pub compare: Vec<Compare>,
-    pub success: Vec<Op>,
-    pub failure: Vec<Op>,
-}
-
-/// Result of one [`Op`].
-#[derive(Clone, Debug)]
-pub enum OpResponse {
-    Put { previous: Option<KeyValue> },
-    Delete { previous: Vec<KeyValue> },
-    Range(RangeResponse),
-}
-
-#[derive(Clone, Debug)]
-pub struct TxnResponse {
-    /// The transaction's revision if it wrote, else the current one.
-    pub revision: Revision,
-    pub succeeded: bool,
-    pub responses: Vec<OpResponse>,
-}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub kind: EventKind,
-    /// After a put: the new state. After a delete: key and `mod_revision` of the deletion, empty value.
-    pub kv: KeyValue,
-    /// State before, where there was one and it is not yet compacted.
-    pub previous: Option<KeyValue>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    Put,
-    Delete,
-}
-
-/// What a watcher gets.
-#[derive(Clone, Debug)]
-pub enum WatchMessage {
-    /// The events of one or more whole revisions, in order. Shared: every watcher gets the same allocation.
-    Events(Vec<Arc<Event>>),
-    /// Nothing below this revision is still to come (sent on request; never unasked).
-    Progress(Revision),
-}
 
 /// A running watch. Dropping it ends it.
 #[async_trait]
@@ -221,11 +61,63 @@ pub enum Error {
     NoSpace(String),
     /// The transaction itself is wrong or too large; nothing was done.
     #[error("invalid transaction: {0}")]
-    Invalid(String),
+    Invalid(Invalid),
+    /// A put that keeps the value or the lease of a key that does not exist; nothing was done.
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExists,
+    #[error("too many leases, at most {0} are kept")]
+    TooManyLeases(usize),
     #[error("store is closed")]
     Closed,
     #[error("store failed while {step}: {message}")]
     Failed { step: &'static str, message: String },
+}
+
+/// What is wrong with a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("empty key")]
+    EmptyKey,
+    #[error("key of {0} bytes, at most {MAX_KEY_BYTES} are allowed")]
+    LongKey(usize),
+    #[error("key {} is written twice", .0.escape_ascii())]
+    DuplicateKey(Bytes),
+    #[error("{0} operations, at most {MAX_TXN_OPS} are allowed")]
+    TooManyOps(usize),
+    #[error("{0} bytes, at most {MAX_TXN_BYTES} are allowed")]
+    TooLarge(usize),
+    #[error("transactions are nested more than {MAX_TXN_DEPTH} deep")]
+    TooDeep,
+}
+
+/// A state of the whole store that is being read. It costs the history that has to be kept meanwhile.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// The revision that it shows.
+    fn revision(&self) -> Revision;
+
+    /// The oldest revision that can be read in it.
+    fn compacted(&self) -> Revision;
+
+    fn leases(&self) -> &[LeaseStatus];
+
+    /// The next writes, in order of revision and position: those after [`Snapshot::compacted`], and before them the
+    /// last ones of keys that were there at it. Empty at the end.
+    async fn next(&mut self) -> Result<Vec<Write>, Error>;
+
+    /// Begin again, with the same writes.
+    fn rewind(&mut self);
+}
+
+/// Why a store does not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// It uses more bytes on disk than its quota allows.
+    NoSpace,
 }
 
 /// The store. See the module's contract.
@@ -238,7 +130,8 @@ pub trait Store: Send + Sync + 'static {
     /// Watch a range from a revision on (`None`: from the next write).
     async fn watch(&self, range: KeyRange, from: Option<Revision>) -> Result<Box<dyn Watch>, Error>;
 
-    /// Forget history below `revision`. Reads at or above it stay exact.
+    /// Forget history below `revision`. Reads at or above it stay exact. [`Error::Compacted`] if that was done before,
+    /// [`Error::Future`] above the current revision.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 
     /// Revision of the last acknowledged write.
@@ -259,8 +152,48 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes that the store uses on disk (0 for memory).
     fn disk_bytes(&self) -> u64;
 
+    /// Bytes on disk at which puts are refused; 0: no limit.
+    fn quota_bytes(&self) -> u64 {
+        0
+    }
+
     /// Bytes written to disk since start (0 for memory).
     fn written_bytes(&self) -> u64;
+
+    /// Grant a lease of so many seconds (at least 1). [`Error::LeaseExists`] if the number is taken.
+    async fn lease_grant(&self, id: LeaseId, seconds: u32) -> Result<(), Error>;
+
+    /// Delete the keys that are attached to a lease in one transaction, and the lease. Gives the store's revision.
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, Error>;
+
+    /// Have a lease last its full time again, from now. Gives that in seconds.
+    async fn lease_renew(&self, id: LeaseId) -> Result<u32, Error>;
+
+    /// A lease and, if `keys`, the keys that are attached to it.
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<(LeaseStatus, Vec<Bytes>), Error>;
+
+    /// All leases, those that end first first.
+    async fn leases(&self) -> Result<Vec<LeaseStatus>, Error>;
+
+    /// Wait until a lease has to be revoked or its remaining time noted down, and do it. Cancel safe. Pends for ever where
+    /// others look after leases.
+    async fn keep_leases(&self) -> Result<(), Error> {
+        std::future::pending().await
+    }
+
+    /// Everything that there is at the store's revision, with the history since compaction.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error>;
+
+    /// Give space on disk back that nothing needs any more.
+    async fn defragment(&self) -> Result<(), Error>;
+
+    /// Why the store refuses to write now: it has reached its quota of bytes on disk.
+    fn alarm(&self) -> Option<Alarm> {
+        None
+    }
+
+    /// Let the store write again; it raises the alarm again if the cause is still there.
+    fn disarm(&self) {}
 
     /// Finish what is under way and release files.
     async fn close(&self) -> Result<(), Error>;

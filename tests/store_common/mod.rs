@@ -31,10 +31,10 @@ pub fn value(step: u64) -> Vec<u8> {
 pub async fn write(store: &dyn Store, writer: u64, steps: std::ops::Range<u64>, acknowledged: impl Fn(&str, u64, u64)) {
     for step in steps {
         let key = format!("/{writer}/{}", step % 20);
-        let first = Op::Put { key: key.clone().into(), value: value(step).into() };
+        let first = Op::put(key.clone(), value(step));
         let second = match step % 7 {
             0 => Op::Delete(KeyRange::key(format!("{key}/twin"))),
-            _ => Op::Put { key: format!("{key}/twin").into(), value: value(step).into() },
+            _ => Op::put(format!("{key}/twin"), value(step)),
         };
         let txn = Txn { success: vec![first, second], ..Txn::default() };
         let response = store.txn(txn).await.expect("writes");

@@ -4,7 +4,7 @@ use super::{Extra, Network};
 use crate::object::{Object, ObjectExt};
 use crate::server::raw;
 use crate::status::{Result, Status};
-use crate::store::{Compare, KeyRange, Op, RangeRequest, Revision, Store};
+use crate::store::{Compare, KeyRange, Op, RangeRequest, Store};
 use crate::time;
 use bytes::Bytes;
 use rand::RngExt;
@@ -100,8 +100,8 @@ pub(super) fn take(extra: &mut Extra, address: Ipv4Addr, service: &Object) -> Re
         }},
     });
     let key = key(address);
-    extra.compare.push(Compare::ModRevision(key.clone(), Revision(0)));
-    extra.ops.push(Op::Put { key, value: raw::store_form(&mut object)? });
+    extra.compare.push(Compare::missing(key.clone()));
+    extra.ops.push(Op::put(key, raw::store_form(&mut object)?));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use super::address::exists;
 use super::{Extra, Network};
 use crate::object::{Object, ObjectExt};
 use crate::status::{Result, Status};
-use crate::store::{Compare, KeyRange, Op, RangeRequest, Revision, Store};
+use crate::store::{Compare, KeyRange, Op, RangeRequest, Store};
 use bytes::Bytes;
 use rand::RngExt;
 use std::collections::HashSet;
@@ -49,8 +49,8 @@ pub(super) fn key(port: u16) -> Bytes {
 /// The steps that take a port for a Service; the value says who has it.
 pub(super) fn take(extra: &mut Extra, port: u16, service: &Object) {
     let owner = format!("{{\"namespace\":\"{}\",\"name\":\"{}\"}}", service.namespace(), service.name());
-    extra.compare.push(Compare::ModRevision(key(port), Revision(0)));
-    extra.ops.push(Op::Put { key: key(port), value: owner.into() });
+    extra.compare.push(Compare::missing(key(port)));
+    extra.ops.push(Op::put(key(port), owner));
 }
 
 pub(super) fn release(extra: &mut Extra, port: u16) {

@@ -141,8 +141,8 @@ impl Call {
             }));
         }
         let mut txn = Txn {
-            compare: vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)],
-            success: vec![Op::Put { key: kv.key, value: value.clone() }],
+            compare: vec![Compare::unchanged(kv.key.clone(), kv.mod_revision)],
+            success: vec![Op::put(kv.key, value.clone())],
             failure: vec![],
         };
         extra.add_to(&mut txn);
@@ -274,7 +274,7 @@ fn restore_all_but_status(new: &mut Object, old: &Object) {
 /// A deletion of exactly this state.
 pub(super) fn delete_exactly(kv: &KeyValue) -> Txn {
     Txn {
-        compare: vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)],
+        compare: vec![Compare::unchanged(kv.key.clone(), kv.mod_revision)],
         success: vec![Op::Delete(KeyRange::key(kv.key.clone()))],
         failure: vec![],
     }

@@ -6,7 +6,7 @@ use crate::object::{Object, ObjectExt};
 use crate::server::admission::Operation;
 use crate::server::{allocation, patch, schema};
 use crate::status::{Reason, Result, Status, Success};
-use crate::store::{Compare, Op, Revision, Txn};
+use crate::store::{Compare, Op, Txn};
 
 /// How often a generated name, address or port that is taken is drawn again.
 const MAX_ATTEMPTS: usize = 8;
@@ -71,8 +71,8 @@ impl Call {
         let value = store_form(kind, &object)?;
         let key = self.key(object.name());
         let mut txn = Txn {
-            compare: vec![Compare::ModRevision(key.clone(), Revision(0))],
-            success: vec![Op::Put { key, value: value.clone() }],
+            compare: vec![Compare::missing(key.clone())],
+            success: vec![Op::put(key, value.clone())],
             failure: vec![],
         };
         extra.add_to(&mut txn);

@@ -123,8 +123,8 @@ impl Call {
             return Ok(Some(Answer { success, object: new, stored: None }));
         }
         let txn = Txn {
-            compare: vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)],
-            success: vec![Op::Put { key: kv.key.clone(), value: value.clone() }],
+            compare: vec![Compare::unchanged(kv.key.clone(), kv.mod_revision)],
+            success: vec![Op::put(kv.key.clone(), value.clone())],
             failure: vec![],
         };
         let done = self.api.registry().store().txn(txn).await.map_err(super::store_error)?;

@@ -47,7 +47,7 @@ pub async fn expire(registry: &Registry, kind: &Kind, oldest: i64) -> Result<usi
             }
             let txn = Txn {
                 // Seen again meanwhile: it stays.
-                compare: vec![Compare::ModRevision(kv.key.clone(), kv.mod_revision)],
+                compare: vec![Compare::unchanged(kv.key.clone(), kv.mod_revision)],
                 success: vec![Op::Delete(KeyRange::key(kv.key.clone()))],
                 failure: vec![],
             };

@@ -1,7 +1,7 @@
 //! Reads, transactions, compaction, reopening.
 
 use super::*;
-use crate::store::Compare;
+use crate::store::{Compare, LeaseId, Put, Relation, Target};
 
 const NONE: Revision = Revision(0);
 
@@ -41,28 +41,45 @@ async fn compares_decide_which_branch_runs() {
         let store = backend.open();
         put(&*store, "/a", "1").await;
         put(&*store, "/a", "2").await;
+        put(&*store, "/", "other").await;
         let (a, b) = (text("/a"), text("/b"));
+        let is = |key: &Bytes, target| vec![Compare::equal(key.clone(), target)];
+        let compared =
+            |prefix: &str, relation, target| vec![Compare { range: KeyRange::prefix(text(prefix)), relation, target }];
+        use Relation::{Equal, Greater, Less, NotEqual};
         let cases = [
             (vec![], true),
-            (vec![Compare::ModRevision(a.clone(), Revision(3))], true),
-            (vec![Compare::ModRevision(a.clone(), Revision(2))], false),
-            (vec![Compare::ModRevision(b.clone(), NONE)], true),
-            (vec![Compare::ModRevision(a.clone(), NONE)], false),
-            (vec![Compare::CreateRevision(a.clone(), Revision(2))], true),
-            (vec![Compare::CreateRevision(b.clone(), Revision(2))], false),
-            (vec![Compare::Version(a.clone(), 2)], true),
-            (vec![Compare::Version(b.clone(), 0)], true),
-            (vec![Compare::Value(a.clone(), text("2"))], true),
-            (vec![Compare::Value(a.clone(), text("1"))], false),
-            (vec![Compare::Value(b.clone(), text(""))], false),
-            (vec![Compare::Version(a.clone(), 2), Compare::Version(b.clone(), 1)], false),
+            (is(&a, Target::ModRevision(Revision(3))), true),
+            (is(&a, Target::ModRevision(Revision(2))), false),
+            (is(&b, Target::ModRevision(NONE)), true),
+            (is(&a, Target::ModRevision(NONE)), false),
+            (is(&a, Target::CreateRevision(Revision(2))), true),
+            (is(&b, Target::CreateRevision(Revision(2))), false),
+            (is(&a, Target::Version(2)), true),
+            (is(&b, Target::Version(0)), true),
+            (is(&a, Target::Value(text("2"))), true),
+            (is(&a, Target::Value(text("1"))), false),
+            (is(&b, Target::Value(text(""))), false),
+            (is(&a, Target::Lease(LeaseId::NONE)), true),
+            ([is(&a, Target::Version(2)), is(&b, Target::Version(1))].concat(), false),
+            (compared("/a", Greater, Target::Version(1)), true),
+            (compared("/a", Greater, Target::Version(2)), false),
+            (compared("/a", Less, Target::ModRevision(Revision(4))), true),
+            (compared("/a", NotEqual, Target::Value(text("1"))), true),
+            (compared("/a", Less, Target::Value(text("10"))), false),
+            // No key: counters are 0, and no condition on a value holds.
+            (compared("/b", NotEqual, Target::Value(text("1"))), false),
+            (compared("/b", Less, Target::Version(1)), true),
+            // Every key of the range has to fulfil it.
+            (compared("/", Equal, Target::Version(2)), false),
+            (compared("/", Greater, Target::Version(0)), true),
         ];
         for (compare, wanted) in cases {
             let read = |key: &Bytes| vec![Op::Range(RangeRequest::of(KeyRange::key(key.clone())))];
             let txn = Txn { compare: compare.clone(), success: read(&a), failure: read(&b) };
             let response = store.txn(txn).await.expect("runs");
             assert_eq!(response.succeeded, wanted, "{compare:?}");
-            assert_eq!(response.revision, Revision(3), "reading takes no revision");
+            assert_eq!(response.revision, Revision(4), "reading takes no revision");
             let [OpResponse::Range(read)] = &response.responses[..] else { panic!("one read: {response:?}") };
             assert_eq!(show(&read.kvs), if wanted { "/a=2@3" } else { "" });
         }
@@ -100,6 +117,68 @@ fn shown(response: &OpResponse) -> String {
         OpResponse::Put { previous: Some(kv) } => format!("put {}", show(std::slice::from_ref(kv))),
         OpResponse::Delete { previous } => format!("deleted {}", show(previous)),
         OpResponse::Range(range) => show(&range.kvs),
+        OpResponse::Txn(nested) => {
+            let steps: Vec<String> = nested.responses.iter().map(shown).collect();
+            format!("{} [{}]", nested.succeeded, steps.join(", "))
+        }
+    }
+}
+
+#[tokio::test]
+async fn inner_transactions_are_decided_before_outer_ones_write() {
+    for backend in Backend::all() {
+        let store = backend.open();
+        put(&*store, "/a", "1").await;
+        let read = || Op::Range(RangeRequest::of(KeyRange::prefix(text("/"))));
+        let inner = |compare| {
+            Op::Txn(Txn {
+                compare: vec![compare],
+                success: vec![put_op("/b", "inner"), read()],
+                failure: vec![put_op("/b", "other"), Op::Delete(KeyRange::key(text("/c"))), read()],
+            })
+        };
+        let response = run(&*store, vec![put_op("/a", "2"), inner(Compare::unchanged(text("/a"), Revision(2)))]).await;
+        let shown_of = |response: &TxnResponse| response.responses.iter().map(shown).collect::<Vec<_>>();
+        // The comparison sees the state before, the steps what was written: all at one revision.
+        assert_eq!(shown_of(&response), ["put /a=1@2", "true [put none, /a=2@3 /b=inner@3]"]);
+        let response = run(&*store, vec![put_op("/d", "1"), inner(Compare::missing(text("/x")))]).await;
+        assert_eq!(shown_of(&response), ["put none", "true [put /b=inner@3, /a=2@3 /b=inner@4 /d=1@4]"]);
+        let empty = Op::Txn(Txn { compare: vec![Compare::missing(text("/a"))], ..Txn::default() });
+        assert_eq!(shown_of(&run(&*store, vec![empty]).await), ["false []"]);
+        assert_eq!(store.revision(), Revision(4));
+    }
+}
+
+#[tokio::test]
+async fn puts_may_keep_value_or_lease() {
+    for backend in Backend::all() {
+        let store = backend.open();
+        let lease = LeaseId(7);
+        store.lease_grant(lease, 600).await.expect("grants");
+        let put = |key: &str, value: Option<&str>, lease: Option<LeaseId>| Txn {
+            success: vec![Op::Put(Put { key: text(key), value: value.map(text), lease })],
+            ..Txn::default()
+        };
+        let cases = [
+            ("/a", Some("1"), Some(lease), Ok(("1", lease))),
+            ("/a", Some("2"), None, Ok(("2", lease))),
+            ("/a", None, Some(LeaseId::NONE), Ok(("2", LeaseId::NONE))),
+            ("/a", None, None, Ok(("2", LeaseId::NONE))),
+            ("/b", None, Some(LeaseId::NONE), Err("key not found")),
+            ("/b", Some("1"), None, Err("key not found")),
+            ("/b", Some("1"), Some(LeaseId(8)), Err("requested lease not found")),
+        ];
+        for (key, value, lease, wanted) in cases {
+            let done = store.txn(put(key, value, lease)).await;
+            match wanted {
+                Err(why) => assert_eq!(done.expect_err(why).to_string(), why),
+                Ok((value, lease)) => {
+                    let kv = get(&*store, key).await.expect("is there");
+                    assert_eq!((kv.value, kv.lease), (text(value), lease));
+                }
+            }
+        }
+        assert_eq!(store.revision(), Revision(5));
     }
 }
 
@@ -110,12 +189,17 @@ async fn wrong_transactions_change_nothing() {
         put(&*store, "/a", "1").await;
         let future = RangeRequest { revision: Some(Revision(9)), ..RangeRequest::of(KeyRange::key(text("/a"))) };
         let huge = "x".repeat(crate::store::MAX_TXN_BYTES + 1);
+        let in_both = |op: Op| Op::Txn(Txn { success: vec![op.clone()], failure: vec![op], ..Txn::default() });
         let cases = [
             ("empty key", vec![put_op("", "x")]),
             ("long key", vec![put_op(&"k".repeat(3000), "x")]),
             ("twice", vec![put_op("/b", "1"), put_op("/b", "2")]),
             ("put and deleted", vec![put_op("/b", "1"), Op::Delete(KeyRange::prefix(text("/")))]),
-            ("too large", vec![put_op("/b", huge)]),
+            ("twice, nested", vec![put_op("/b", "1"), in_both(put_op("/b", "2"))]),
+            ("put and deleted, nested", vec![in_both(put_op("/b", "1")), Op::Delete(KeyRange::prefix(text("/")))]),
+            ("nested too deep", vec![(0..20).fold(put_op("/b", "1"), |op, _| in_both(op))]),
+            ("too large", vec![put_op("/b", huge.clone())]),
+            ("too large together", vec![in_both(put_op("/b", &huge[..huge.len() / 2]))]),
             ("too many", (0..2000).map(|i| put_op(&format!("/b{i}"), "1")).collect()),
             ("future read", vec![put_op("/b", "1"), Op::Range(future)]),
         ];
@@ -148,6 +232,7 @@ async fn ranges_give_what_was_asked_for() {
             (RangeRequest::of(range("/a/2", "/b")), "/a/2 /a/3 /a0", 3, false),
             (RangeRequest::of(range("/b", "/a")), "", 0, false),
             (RangeRequest::of(range("/b", "/b")), "", 0, false),
+            (RangeRequest::of(range("/a3", "\0")), "/b \\x7f", 2, false),
             (RangeRequest::of(KeyRange::prefix(text(""))), "/a /a/ /a/1 /a/2 /a/3 /a0 /b \\x7f", 8, false),
             (RangeRequest { count_only: true, ..limited(1) }, "", 4, false),
         ];
@@ -179,7 +264,13 @@ async fn old_revisions_stay_exact_until_they_are_compacted() {
         }
         let last = store.revision().0;
         for compacted in [1, 7, 7, 3, 15, last] {
-            store.compact(Revision(compacted)).await.expect("compacts");
+            let before = store.compacted();
+            let done = store.compact(Revision(compacted)).await;
+            if compacted <= before.0 {
+                assert!(matches!(done, Err(Error::Compacted(at)) if at == before), "{compacted}: {done:?}");
+            } else {
+                done.expect("compacts");
+            }
             let floor = store.compacted().0;
             for revision in 1..=last {
                 let read = list(&*store, "/k/", Some(Revision(revision))).await;
@@ -213,7 +304,7 @@ async fn values_of_any_size_come_back() {
             for noise in [false, true] {
                 let key = format!("/{position}/{noise}");
                 if !reopened {
-                    run(&*store, vec![Op::Put { key: text(&key), value: value(size, noise) }]).await;
+                    run(&*store, vec![Op::put(text(&key), value(size, noise))]).await;
                 }
                 assert_eq!(get(&*store, &key).await.expect("is there").value, value(size, noise), "{key}");
             }

@@ -1,7 +1,9 @@
 //! The contract suite: every case runs on every backend, and `random.rs` compares each with `memory` as the oracle.
 
 mod cases;
+mod leases;
 mod random;
+mod snapshots;
 mod watching;
 
 use super::memory::Memory;
@@ -33,7 +35,7 @@ impl Backend {
             Backend::Memory => Memory::open(),
             // Small caches: what is read comes from sled, too.
             Backend::Sled(path) => {
-                let options = Options { page_cache_bytes: 1 << 20, value_cache_bytes: 16 << 10 };
+                let options = Options { page_cache_bytes: 1 << 20, value_cache_bytes: 16 << 10, quota_bytes: 0 };
                 Sled::open(path.path().join("store"), options).expect("opens")
             }
         }
@@ -45,7 +47,7 @@ pub fn text(text: impl Into<String>) -> Bytes {
 }
 
 pub fn put_op(key: &str, value: impl Into<String>) -> Op {
-    Op::Put { key: text(key), value: text(value) }
+    Op::put(text(key), text(value))
 }
 
 pub async fn run(store: &dyn Store, ops: Vec<Op>) -> TxnResponse {

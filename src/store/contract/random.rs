@@ -1,7 +1,7 @@
 //! Random histories, the same on the backend and on the oracle; all answers must be equal. A failure names its seed.
 
 use super::*;
-use crate::store::Compare;
+use crate::store::{Compare, LeaseId, Put, Relation, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -27,7 +27,9 @@ async fn sled_answers_as_the_oracle_does() {
                 0..60 => pair.txn(&context).await,
                 60..80 => pair.range(&context).await,
                 80..92 => pair.watch(&context).await,
-                92..97 => pair.compact(&context).await,
+                92..94 => pair.compact(&context).await,
+                94 => pair.snapshot(&context).await,
+                95..98 => pair.lease_change(&context).await,
                 _ => pair.reopen().await,
             }
             assert_eq!(pair.tested.revision(), pair.oracle.revision(), "{context}");
@@ -74,35 +76,58 @@ impl Pair {
     }
 
     fn compare(&mut self) -> Compare {
-        let key = self.key();
-        match self.random.random_range(0..4) {
-            0 => Compare::ModRevision(key, Revision(0)),
-            1 => Compare::ModRevision(key, self.revision()),
-            2 => Compare::Version(key, self.random.random_range(0..3)),
-            _ => Compare::Value(key, Bytes::new()),
+        let range = if self.random.random_bool(0.7) { KeyRange::key(self.key()) } else { self.key_range() };
+        let relations = [Relation::Equal, Relation::Equal, Relation::NotEqual, Relation::Greater, Relation::Less];
+        let relation = relations[self.random.random_range(0..relations.len())];
+        let target = match self.random.random_range(0..6) {
+            0 => Target::ModRevision(Revision(0)),
+            1 => Target::ModRevision(self.revision()),
+            2 => Target::CreateRevision(self.revision()),
+            3 => Target::Version(self.random.random_range(0..3)),
+            4 => Target::Lease(self.lease()),
+            _ => Target::Value(if self.random.random() { Bytes::new() } else { self.value() }),
+        };
+        Compare { range, relation, target }
+    }
+
+    /// One of few leases, or none.
+    fn lease(&mut self) -> LeaseId {
+        LeaseId(self.random.random_range(0..5))
+    }
+
+    fn put(&mut self) -> Put {
+        Put {
+            key: self.key(),
+            value: if self.random.random_bool(0.95) { Some(self.value()) } else { None },
+            lease: match self.random.random_range(0..10) {
+                0 => None,
+                1..3 => Some(self.lease()),
+                _ => Some(LeaseId::NONE),
+            },
         }
     }
 
-    fn ops(&mut self) -> Vec<Op> {
+    fn ops(&mut self, depth: usize) -> Vec<Op> {
         let count = self.random.random_range(0..4);
-        let mut op = || match self.random.random_range(0..10) {
-            0..6 => Op::Put { key: self.key(), value: self.value() },
+        let mut op = || match self.random.random_range(0..12) {
+            0..6 => Op::Put(self.put()),
             6..8 => Op::Delete(KeyRange::key(self.key())),
             8 => Op::Delete(self.key_range()),
+            9 if depth < 3 => Op::Txn(self.new_txn(depth + 1)),
             _ => Op::Range(self.request()),
         };
         (0..count).map(|_| op()).collect()
     }
 
+    fn new_txn(&mut self, depth: usize) -> Txn {
+        let compare = (0..self.random.random_range(0..2)).map(|_| self.compare()).collect();
+        Txn { compare, success: self.ops(depth), failure: self.ops(depth) }
+    }
+
     async fn txn(&mut self, context: &str) {
         // Several at once, so that they share a barrier.
         let count = self.random.random_range(1..5);
-        let txns: Vec<Txn> = (0..count)
-            .map(|_| {
-                let compare = (0..self.random.random_range(0..2)).map(|_| self.compare()).collect();
-                Txn { compare, success: self.ops(), failure: self.ops() }
-            })
-            .collect();
+        let txns: Vec<Txn> = (0..count).map(|_| self.new_txn(0)).collect();
         let tested = futures::future::join_all(txns.iter().map(|txn| self.tested.txn(txn.clone()))).await;
         for (txn, tested) in txns.into_iter().zip(tested) {
             let oracle = self.oracle.txn(txn.clone()).await;
@@ -129,6 +154,39 @@ impl Pair {
         let revision = self.revision();
         let (tested, oracle) = (self.tested.compact(revision).await, self.oracle.compact(revision).await);
         assert_eq!(format!("{tested:?}"), format!("{oracle:?}"), "{context}: compact {revision}");
+    }
+
+    async fn lease_change(&mut self, context: &str) {
+        let id = self.lease();
+        let answers = match self.random.random_range(0..5) {
+            0..3 => {
+                let (tested, oracle) =
+                    (self.tested.lease_grant(id, 3600).await, self.oracle.lease_grant(id, 3600).await);
+                (format!("{tested:?}"), format!("{oracle:?}"))
+            }
+            3 => {
+                let (tested, oracle) = (self.tested.lease_revoke(id).await, self.oracle.lease_revoke(id).await);
+                (format!("{tested:?}"), format!("{oracle:?}"))
+            }
+            _ => {
+                let (tested, oracle) = (self.tested.lease_renew(id).await, self.oracle.lease_renew(id).await);
+                (format!("{tested:?}"), format!("{oracle:?}"))
+            }
+        };
+        assert_eq!(answers.0, answers.1, "{context}: lease {id}");
+        for id in (1..5).map(LeaseId) {
+            let keys = |answer: Result<(_, Vec<Bytes>), Error>| answer.map(|(_, keys)| keys).map_err(|e| e.to_string());
+            let (tested, oracle) = (self.tested.lease(id, true).await, self.oracle.lease(id, true).await);
+            assert_eq!(keys(tested), keys(oracle), "{context}: keys of lease {id}");
+        }
+    }
+
+    async fn snapshot(&mut self, context: &str) {
+        let (mut tested, mut oracle) =
+            (self.tested.snapshot().await.expect("is taken"), self.oracle.snapshot().await.expect("is taken"));
+        let (tested, oracle) =
+            (super::snapshots::writes(&mut *tested).await, super::snapshots::writes(&mut *oracle).await);
+        assert_eq!(tested, oracle, "{context}: snapshot");
     }
 
     async fn reopen(&mut self) {

@@ -4,8 +4,8 @@
 //! versions before they are durable, readers look at the last committed revision, and a failed commit is undone.
 
 use super::record::Place;
-use crate::store::KeyRange;
-use std::collections::{BTreeMap, VecDeque};
+use crate::store::{KeyRange, LeaseId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub type Key = Arc<[u8]>;
@@ -20,6 +20,7 @@ pub struct Version {
     pub create: u64,
     /// 0: deleted.
     pub version: u64,
+    pub lease: LeaseId,
 }
 
 impl Version {
@@ -63,6 +64,8 @@ pub struct Index {
     /// In order of `until`, but for a deletion's own entry, which may stand one before its neighbours.
     superseded: VecDeque<Superseded>,
     superseded_bytes: u64,
+    /// Keys that are attached to a lease now.
+    attached: BTreeSet<(LeaseId, Key)>,
     newest: u64,
 }
 
@@ -117,6 +120,7 @@ impl Index {
             Some(versions) => {
                 let old = std::mem::replace(&mut versions.latest, version);
                 versions.older.push_back(old);
+                self.detach(old.lease, &key);
                 if !old.deleted() {
                     self.supersede(version.revision, old, key.clone());
                 }
@@ -128,23 +132,45 @@ impl Index {
         if version.deleted() {
             self.supersede(version.revision + 1, version, key.clone());
         }
+        self.attach(version.lease, &key);
         self.newest = version.revision;
         key
     }
 
+    fn attach(&mut self, lease: LeaseId, key: &Key) {
+        if !lease.is_none() {
+            self.attached.insert((lease, key.clone()));
+        }
+    }
+
+    fn detach(&mut self, lease: LeaseId, key: &Key) {
+        if !lease.is_none() {
+            self.attached.remove(&(lease, key.clone()));
+        }
+    }
+
+    /// Keys that are attached to a lease now.
+    pub fn attached(&self, lease: LeaseId) -> impl Iterator<Item = &Key> {
+        let from = (lease, Key::from(&[][..]));
+        self.attached.range(from..).take_while(move |(id, _)| *id == lease).map(|(_, key)| key)
+    }
+
     /// Take back the last [`Index::push`] of a key. Pushes are taken back in reverse order.
     pub fn undo(&mut self, key: &[u8]) {
-        let Some(versions) = self.keys.get_mut(key) else { return };
-        let mut entries = usize::from(versions.latest.deleted());
-        match versions.older.pop_back() {
-            Some(old) => {
-                entries += usize::from(!old.deleted());
-                versions.latest = old;
-            }
+        let Some((key, _)) = self.keys.get_key_value(key) else { return };
+        let key = key.clone();
+        let Some(versions) = self.keys.get_mut(&key) else { return };
+        let undone = versions.latest;
+        let before = versions.older.pop_back();
+        match before {
+            Some(old) => versions.latest = old,
             None => {
-                self.keys.remove(key);
+                self.keys.remove(&key);
             }
         }
+        self.detach(undone.lease, &key);
+        self.attach(before.map_or(LeaseId::NONE, |old| old.lease), &key);
+        let entries = usize::from(undone.deleted()) + usize::from(before.is_some_and(|old| !old.deleted()));
         for _ in 0..entries {
             if let Some(entry) = self.superseded.pop_back() {
                 self.superseded_bytes -= u64::from(entry.stored);

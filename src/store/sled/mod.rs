@@ -8,6 +8,7 @@
 //!
 //! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
 //! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads, opening, repair. `writer.rs`: the one writer.
+//! - `snapshot.rs`: reading everything at one revision.
 //!
 //! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last flush. For
 //! power loss that takes `barrier.rs`.
@@ -17,18 +18,25 @@ mod files;
 mod index;
 mod record;
 mod shared;
+mod snapshot;
 mod values;
 mod writer;
 
-use super::txn::check;
-use super::{Error, KeyRange, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse, Watch};
+use super::txn::{check, puts};
+use super::{
+    Alarm, Error, KeyRange, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Snapshot, Store, Txn,
+    TxnResponse, Watch, lease,
+};
 use crate::task;
 use async_trait::async_trait;
+use bytes::Bytes;
 use shared::{Handle, Shared};
+use snapshot::Shot;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
-use writer::{Command, Writer};
+use writer::{Command, LeaseChange, Writer};
 
 /// Transactions that wait for the writer. When full, further callers wait.
 const QUEUE_TXNS: usize = 1024;
@@ -43,11 +51,13 @@ pub struct Options {
     pub page_cache_bytes: u64,
     /// Recently used values, uncompressed; those unused between two calls of [`Store::trim`] are dropped.
     pub value_cache_bytes: usize,
+    /// Bytes on disk at which puts are refused; 0: no limit but the disk's.
+    pub quota_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20 }
+        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20, quota_bytes: 8 << 30 }
     }
 }
 
@@ -74,6 +84,10 @@ impl Sled {
         self.commands.send(make(answer)).await.map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }
+
+    async fn lease_change(&self, change: LeaseChange) -> Result<Revision, Error> {
+        self.command(|answer| Command::Lease(change, answer)).await
+    }
 }
 
 #[async_trait]
@@ -89,6 +103,9 @@ impl Store for Sled {
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         check(&txn)?;
+        if puts(&txn) {
+            self.shared.quota.admit(Instant::now(), || self.shared.disk_bytes())?;
+        }
         self.command(|answer| Command::Txn(txn, answer)).await
     }
 
@@ -128,8 +145,71 @@ impl Store for Sled {
         self.shared.disk_bytes()
     }
 
+    fn quota_bytes(&self) -> u64 {
+        self.shared.quota.bytes()
+    }
+
     fn written_bytes(&self) -> u64 {
         self.shared.written_bytes()
+    }
+
+    async fn lease_grant(&self, id: LeaseId, seconds: u32) -> Result<(), Error> {
+        self.shared.quota.admit(Instant::now(), || self.shared.disk_bytes())?;
+        self.lease_change(LeaseChange::Grant { id, seconds: seconds.max(1) }).await.map(|_| ())
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, Error> {
+        self.lease_change(LeaseChange::Revoke(id)).await
+    }
+
+    async fn lease_renew(&self, id: LeaseId) -> Result<u32, Error> {
+        self.shared.check_open()?;
+        let (granted, noted) = self.shared.leases.renew(id, Instant::now())?;
+        if noted {
+            self.lease_change(LeaseChange::Note(vec![(id, None)])).await?;
+        }
+        Ok(granted)
+    }
+
+    async fn lease(&self, id: LeaseId, keys: bool) -> Result<(LeaseStatus, Vec<Bytes>), Error> {
+        self.shared.check_open()?;
+        let status = self.shared.leases.status(id, Instant::now())?;
+        let index = self.shared.index.read();
+        let attached = index.attached(id).filter(|_| keys).map(|key| Bytes::copy_from_slice(key));
+        Ok((status, attached.collect()))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseStatus>, Error> {
+        self.shared.check_open()?;
+        Ok(self.shared.leases.all(Instant::now()))
+    }
+
+    async fn keep_leases(&self) -> Result<(), Error> {
+        let due = self.shared.leases.next_due().await;
+        for id in due.revoke {
+            lease::gone(self.lease_revoke(id).await)?;
+        }
+        if !due.note.is_empty() {
+            let notes = due.note.into_iter().map(|(id, remaining)| (id, Some(remaining))).collect();
+            self.lease_change(LeaseChange::Note(notes)).await?;
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        Ok(Box::new(Shot::of(&self.shared)?))
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        self.command(Command::Defragment).await
+    }
+
+    fn alarm(&self) -> Option<Alarm> {
+        self.shared.quota.alarm()
+    }
+
+    fn disarm(&self) {
+        self.shared.quota.disarm();
     }
 
     async fn close(&self) -> Result<(), Error> {

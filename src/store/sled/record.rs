@@ -1,7 +1,8 @@
-//! How the store's entries look in sled: three kinds of keys in one keyspace.
+//! How the store's entries look in sled: four kinds of keys in one keyspace.
 //!
 //! | key | value |
 //! |---|---|
+//! | `l` id | a lease: seconds granted, seconds remaining (if noted down) |
 //! | `m` name | metadata: `format`, `compacted` |
 //! | `p` revision sub piece | part of a value that is too long for its record |
 //! | `r` revision sub | one write of one key: a [`Record`] |
@@ -11,6 +12,7 @@
 //! record carries [`LAST`]: sled recovers a prefix of what was written, so a transaction whose last record is missing
 //! is one that was never acknowledged, and is removed on open.
 
+use crate::store::LeaseId;
 use bytes::{BufMut, Bytes};
 
 /// Longest value that is ever given to sled. Its leaves split by count: a leaf holds up to 16 entries, 19 after a merge
@@ -28,6 +30,8 @@ const DELETED: u8 = 1;
 const LAST: u8 = 2;
 const COMPRESSED: u8 = 4;
 const PIECES: u8 = 8;
+/// The lease follows the version. New with format 2.
+const LEASED: u8 = 16;
 
 /// Where a write is: its transaction's revision and its position there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +72,7 @@ pub struct Record<'a> {
     pub key: &'a [u8],
     pub create: u64,
     pub version: u64,
+    pub lease: LeaseId,
     pub value: Value<'a>,
 }
 
@@ -104,6 +109,7 @@ pub struct Write<'a> {
     pub value: Option<&'a [u8]>,
     pub create: u64,
     pub version: u64,
+    pub lease: LeaseId,
 }
 
 /// Turns writes into records.
@@ -118,17 +124,23 @@ impl Encoder {
         let value = write.value.unwrap_or_default();
         let compressed = self.compress(value);
         let stored = compressed.as_deref().unwrap_or(value);
-        let head = 1 + 4 * 10 + write.key.len();
+        let head = 1 + 5 * 10 + write.key.len();
         let in_pieces = head + stored.len() > ITEM_BYTES;
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         let mut out = Vec::with_capacity(head + if in_pieces { 0 } else { stored.len() });
         out.push(
-            flag(write.value.is_none(), DELETED) | flag(compressed.is_some(), COMPRESSED) | flag(in_pieces, PIECES),
+            flag(write.value.is_none(), DELETED)
+                | flag(compressed.is_some(), COMPRESSED)
+                | flag(in_pieces, PIECES)
+                | flag(!write.lease.is_none(), LEASED),
         );
         put_varint(&mut out, write.key.len() as u64);
         out.put_slice(write.key);
         put_varint(&mut out, write.create);
         put_varint(&mut out, write.version);
+        if !write.lease.is_none() {
+            put_varint(&mut out, write.lease.0 as u64);
+        }
         if compressed.is_some() {
             put_varint(&mut out, value.len() as u64);
         }
@@ -158,13 +170,36 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let (key, mut rest) = rest.split_at_checked(key_len)?;
     let create = varint(&mut rest)?;
     let version = varint(&mut rest)?;
+    let lease = if flags & LEASED != 0 { LeaseId(varint(&mut rest)? as i64) } else { LeaseId::NONE };
     let raw = if flags & COMPRESSED != 0 { usize::try_from(varint(&mut rest)?).ok()? } else { 0 };
     let value = if flags & PIECES != 0 {
         Value::Pieces { raw, count: u16::try_from(varint(&mut rest)?).ok()? }
     } else {
         Value::Inline { raw, bytes: rest }
     };
-    Some(Record { deleted: flags & DELETED != 0, last: flags & LAST != 0, key, create, version, value })
+    Some(Record { deleted: flags & DELETED != 0, last: flags & LAST != 0, key, create, version, lease, value })
+}
+
+/// Key of a lease.
+pub fn lease_key(id: LeaseId) -> [u8; 9] {
+    let mut key = [b'l'; 9];
+    key[1..].copy_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+/// A lease's entry: seconds granted and, if noted down, remaining.
+pub fn encode_lease(granted: u32, remaining: Option<u32>) -> Vec<u8> {
+    let mut out = granted.to_be_bytes().to_vec();
+    out.extend(remaining.into_iter().flat_map(u32::to_be_bytes));
+    out
+}
+
+/// A lease from its key and value; `None` if they are not one.
+pub fn decode_lease(key: &[u8], value: &[u8]) -> Option<(LeaseId, u32, Option<u32>)> {
+    let id = LeaseId(i64::from_be_bytes(key.strip_prefix(b"l")?.try_into().ok()?));
+    let (granted, remaining) = value.split_first_chunk()?;
+    let remaining = if remaining.is_empty() { None } else { Some(u32::from_be_bytes(remaining.try_into().ok()?)) };
+    Some((id, u32::from_be_bytes(*granted), remaining))
 }
 
 /// Stored bytes to value.
@@ -236,14 +271,15 @@ mod tests {
             (b"/registry/a", Some(noise(3 << 20)), 525),
         ];
         for (key, value, pieces) in cases {
-            let write = Write { key, value: value.as_deref(), create: 7, version: u64::MAX };
+            let lease = LeaseId(if pieces == 1 { -5 } else { 0 });
+            let write = Write { key, value: value.as_deref(), create: 7, version: u64::MAX, lease };
             let mut encoded = Encoder::new().encode(&write);
             encoded.mark_last();
             assert!(encoded.record.len() <= ITEM_BYTES && encoded.pieces.iter().all(|piece| piece.len() <= ITEM_BYTES));
             assert_eq!(encoded.pieces.len(), pieces);
             let record = decode(&encoded.record).expect("decodes");
             assert_eq!((record.key, record.create, record.version, record.last), (key, 7, u64::MAX, true));
-            assert_eq!(record.deleted, value.is_none());
+            assert_eq!((record.deleted, record.lease), (value.is_none(), lease));
             let (stored, raw) = match record.value {
                 Value::Inline { raw, bytes } => (bytes.to_vec(), raw),
                 Value::Pieces { raw, count } => {
@@ -256,8 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn leases_survive_a_round_trip() {
+        for (id, granted, remaining) in [(1, 5, None), (i64::MAX, u32::MAX, Some(7)), (-3, 1, Some(0))] {
+            let (id, value) = (LeaseId(id), encode_lease(granted, remaining));
+            assert_eq!(decode_lease(&lease_key(id), &value), Some((id, granted, remaining)));
+            assert_eq!(decode_lease(&lease_key(id), &value[..3]), None);
+        }
+    }
+
+    #[test]
     fn damaged_records_do_not_decode() {
-        let write = Write { key: b"/k", value: Some(b"v"), create: 1, version: 1 };
+        let write = Write { key: b"/k", value: Some(b"v"), create: 1, version: 1, lease: LeaseId::NONE };
         let encoded = Encoder::new().encode(&write).record;
         for cut in 0..4 {
             assert_eq!(decode(&encoded[..cut]), None);

@@ -3,11 +3,14 @@
 use super::Options;
 use super::files::{Database, Directory, failed};
 use super::index::{Index, Key, Version};
-use super::record::{Place, Value, decode, unpack};
+use super::record::{Place, Record, Value, decode, decode_lease, unpack};
+use super::snapshot::{STEP_BYTES, STEP_RECORDS};
 use super::values::Values;
 use crate::store::hub::{History, Hub};
+use crate::store::lease::Book;
+use crate::store::quota::Quota;
 use crate::store::txn::check_revision;
-use crate::store::{Error, Event, EventKind, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::store::{Error, Event, EventKind, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, Write};
 use crate::task;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,10 +19,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Layout of the entries; another one is refused.
-const FORMAT: &[u8] = b"1";
+/// Layout of the entries. Older ones are read as they are and then called this; others are refused.
+const FORMAT: &[u8] = b"2";
+
+/// Without leases.
+const FORMAT_1: &[u8] = b"1";
 
 /// How long to wait for sled's threads to let go of its files before they are opened again.
 const REOPEN_TRIES: u32 = 40;
@@ -60,6 +66,8 @@ pub struct Shared {
     fetched: AtomicUsize,
     /// Revisions that reads under way look at, with how many.
     pins: Mutex<BTreeMap<u64, usize>>,
+    pub leases: Book,
+    pub quota: Quota,
     pub hub: Arc<Hub>,
 }
 
@@ -71,7 +79,9 @@ impl Shared {
         let (index, last) = read_index(&open, path)?;
         let committed = last.max(compacted);
         remove_after(&open, committed)?;
+        let leases = read_leases(&open)?;
         flush(&open)?;
+        let quota_bytes = options.quota_bytes;
         if index.len() >= TRIM_FETCHES {
             press_page_cache(&open)?;
             give_back_memory();
@@ -88,6 +98,8 @@ impl Shared {
             closed: AtomicBool::new(false),
             fetched: AtomicUsize::new(0),
             pins: Mutex::default(),
+            leases,
+            quota: Quota::new(quota_bytes),
             hub: Hub::new(Revision(committed)),
         })
     }
@@ -242,6 +254,44 @@ impl Shared {
         Ok(Reading { response, missing, pin })
     }
 
+    /// The oldest and the newest revision that can be read now, kept readable.
+    pub fn pin_all(self: &Arc<Self>) -> (Pin, Revision, Revision) {
+        let _index = self.index.read();
+        let compacted = self.compacted();
+        (self.pin(compacted.0), compacted, self.committed())
+    }
+
+    /// Some writes of a snapshot from a place on, and where to go on.
+    pub fn read_writes(
+        &self,
+        from: Place,
+        compacted: Revision,
+        revision: Revision,
+    ) -> Result<(Vec<Write>, Option<Place>), Error> {
+        let mut writes = Vec::new();
+        let (mut looked_at, mut bytes) = (0, 0);
+        self.with_open(|open| {
+            for entry in open.sled.range(from.key()..) {
+                let (key, stored) = entry.map_err(|e| sled_error("reading a snapshot", e))?;
+                let Some(place) = record_place(&key).filter(|place| place.revision <= revision.0) else { break };
+                if looked_at >= STEP_RECORDS || bytes >= STEP_BYTES {
+                    return Ok(Some(place));
+                }
+                looked_at += 1;
+                let record = decode(&stored).ok_or_else(|| damaged(place))?;
+                let current = || self.index.read().get(record.key, compacted.0).map(|version| version.place());
+                if place.revision <= compacted.0 && current() != Some(place) {
+                    continue;
+                }
+                let value = value_of(open, place, &record)?;
+                bytes += value.len() + record.key.len();
+                writes.push(Write { sub: place.sub, kind: kind(&record), kv: record_kv(place, &record, value) });
+            }
+            Ok(None)
+        })
+        .map(|next| (writes, next))
+    }
+
     /// A value, recently used or from sled.
     pub fn value(&self, place: Place) -> Result<Bytes, Error> {
         if let Some(value) = self.values.lock().get(place) {
@@ -292,20 +342,28 @@ impl Shared {
         Ok((events, Revision(next)))
     }
 
-    fn event(&self, place: Place, record: &super::record::Record<'_>, value: Bytes) -> Event {
+    fn event(&self, place: Place, record: &Record<'_>, value: Bytes) -> Event {
         let previous = self.index.read().before(record.key, place.revision);
         let previous = previous.and_then(|version| {
             let value = self.value(version.place()).ok()?;
             Some(key_value(record.key, &version, value))
         });
-        let kv = KeyValue {
-            key: Bytes::copy_from_slice(record.key),
-            value,
-            create_revision: Revision(record.create),
-            mod_revision: Revision(place.revision),
-            version: record.version,
-        };
-        Event { kind: if record.deleted { EventKind::Delete } else { EventKind::Put }, kv, previous }
+        Event { kind: kind(record), kv: record_kv(place, record, value), previous }
+    }
+}
+
+fn kind(record: &Record<'_>) -> EventKind {
+    if record.deleted { EventKind::Delete } else { EventKind::Put }
+}
+
+fn record_kv(place: Place, record: &Record<'_>, value: Bytes) -> KeyValue {
+    KeyValue {
+        key: Bytes::copy_from_slice(record.key),
+        value,
+        create_revision: Revision(record.create),
+        mod_revision: Revision(place.revision),
+        version: record.version,
+        lease: record.lease,
     }
 }
 
@@ -327,8 +385,8 @@ impl History for Handle {
 }
 
 /// A revision that a read looks at: nothing of it is removed meanwhile.
-struct Pin {
-    shared: Arc<Shared>,
+pub struct Pin {
+    pub shared: Arc<Shared>,
     revision: u64,
 }
 
@@ -380,28 +438,31 @@ pub fn key_value(key: &[u8], version: &Version, value: Bytes) -> KeyValue {
         create_revision: Revision(version.create),
         mod_revision: Revision(version.revision),
         version: version.version,
+        lease: version.lease,
     }
 }
 
 /// The value of a record in sled; `None` if the record is not there.
 fn fetch(open: &Open, place: Place) -> Result<Option<Bytes>, Error> {
-    let get = |key: &[u8]| open.sled.get(key).map_err(|e| sled_error("reading a value", e));
-    let Some(bytes) = get(&place.key())? else { return Ok(None) };
+    let bytes = open.sled.get(place.key()).map_err(|e| sled_error("reading a value", e))?;
+    let Some(bytes) = bytes else { return Ok(None) };
     let record = decode(&bytes).ok_or_else(|| damaged(place))?;
+    value_of(open, place, &record).map(Some)
+}
+
+fn value_of(open: &Open, place: Place, record: &Record<'_>) -> Result<Bytes, Error> {
     let value = match record.value {
         Value::Inline { raw, bytes } => unpack(bytes, raw),
         Value::Pieces { raw, count } => {
             let mut stored = Vec::new();
             for piece in 0..count {
-                match get(&place.piece_key(piece))? {
-                    Some(bytes) => stored.extend_from_slice(&bytes),
-                    None => return Ok(None),
-                }
+                let bytes = open.sled.get(place.piece_key(piece)).map_err(|e| sled_error("reading a value", e))?;
+                stored.extend_from_slice(&bytes.ok_or_else(|| missing(place))?);
             }
             unpack(&stored, raw)
         }
     };
-    value.map(Some).map_err(|_| damaged(place))
+    value.map_err(|_| damaged(place))
 }
 
 /// Have sled keep its page cache within its limit: see [`PRESS_ACCESSES`].
@@ -496,6 +557,9 @@ fn read_metadata(open: &Open, path: &Path) -> Result<u64, Error> {
     let io = |e| sled_error("reading the store's metadata", e);
     match open.sled.get(FORMAT_KEY).map_err(io)? {
         Some(format) if &*format == FORMAT => {}
+        Some(format) if &*format == FORMAT_1 => {
+            open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
+        }
         // Nothing but what opening has just written.
         None if open.sled.len() == 1 => {
             open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
@@ -509,6 +573,21 @@ fn read_metadata(open: &Open, path: &Path) -> Result<u64, Error> {
     }
     let compacted = open.sled.get(COMPACTED_KEY).map_err(io)?;
     Ok(compacted.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?))).unwrap_or(1))
+}
+
+fn read_leases(open: &Open) -> Result<Book, Error> {
+    let (book, now) = (Book::default(), Instant::now());
+    for entry in open.sled.scan_prefix(b"l") {
+        let (key, value) = entry.map_err(|e| sled_error("reading leases", e))?;
+        match decode_lease(&key, &value) {
+            Some((id, granted, remaining)) => book.enter(id, granted, remaining, now),
+            None => {
+                let message = format!("entry {} is damaged", key.escape_ascii());
+                return Err(Error::Failed { step: "reading leases", message });
+            }
+        }
+    }
+    Ok(book)
 }
 
 /// Read the index and the last complete revision (1 if there is none).
@@ -543,7 +622,7 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
     Ok((index, last))
 }
 
-fn version(place: Place, record: &super::record::Record<'_>, len: usize) -> Version {
+fn version(place: Place, record: &Record<'_>, len: usize) -> Version {
     let pieces = match record.value {
         Value::Inline { .. } => 0,
         Value::Pieces { count, .. } => u32::from(count) * super::record::ITEM_BYTES as u32,
@@ -554,6 +633,7 @@ fn version(place: Place, record: &super::record::Record<'_>, len: usize) -> Vers
         stored: len as u32 + pieces,
         create: record.create,
         version: if record.deleted { 0 } else { record.version },
+        lease: record.lease,
     }
 }
 

@@ -2,17 +2,18 @@
 //! and only then shows and acknowledges it (group commit). Compaction's removals go in small steps in between.
 
 use super::index::{Key, Version};
-use super::record::{Encoded, Encoder, Place, Write};
+use super::record::{Encoded, Encoder, Place, Write, encode_lease, lease_key};
 use super::shared::{self, COMPACTED_KEY, Open, Shared, key_value, sled_error};
-use crate::store::txn::check_revision;
+use crate::store::txn::{Apply, Change, check_compact, run};
 use crate::store::{
-    Compare, Error, Event, EventKind, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, Txn,
+    Error, Event, EventKind, KeyRange, KeyValue, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Txn,
     TxnResponse,
 };
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -39,7 +40,20 @@ type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub enum Command {
     Txn(Txn, Answer<TxnResponse>),
     Compact(Revision, Answer<()>),
+    Lease(LeaseChange, Answer<Revision>),
+    Defragment(Answer<()>),
     Close(Answer<()>),
+}
+
+/// A change of leases, on disk before it is answered.
+pub enum LeaseChange {
+    Grant {
+        id: LeaseId,
+        seconds: u32,
+    },
+    Revoke(LeaseId),
+    /// Note remaining seconds down; `None`: forget what was noted.
+    Note(Vec<(LeaseId, Option<u32>)>),
 }
 
 pub struct Writer {
@@ -79,18 +93,13 @@ impl Writer {
     }
 
     pub fn run(mut self) {
-        while let Some(command) = self.next_command() {
+        let mut met = None;
+        while let Some(command) = met.take().or_else(|| self.next_command()) {
             match command {
-                Command::Txn(txn, answer) => {
-                    if let Some(command) = self.run_batch(txn, answer) {
-                        match command {
-                            Command::Compact(revision, answer) => self.answer_compact(revision, answer),
-                            Command::Close(answer) => return self.close(Some(answer)),
-                            Command::Txn(..) => {}
-                        }
-                    }
-                }
-                Command::Compact(revision, answer) => self.answer_compact(revision, answer),
+                Command::Txn(txn, answer) => met = self.run_batch(txn, answer),
+                Command::Compact(revision, answer) => reply(answer, self.compact(revision)),
+                Command::Lease(change, answer) => reply(answer, self.change_lease(change)),
+                Command::Defragment(answer) => reply(answer, self.purge_all()),
                 Command::Close(answer) => return self.close(Some(answer)),
             }
         }
@@ -116,7 +125,7 @@ impl Writer {
         let mut other = None;
         let mut next = Some((txn, answer));
         while let Some((txn, answer)) = next.take() {
-            answers.push((self.evaluate(&txn, &mut batch), answer));
+            answers.push((self.evaluate(&mut batch, |step| run(&txn, step)), answer));
             if answers.len() < BATCH_TXNS && batch.bytes < BATCH_BYTES {
                 match self.commands.try_recv() {
                     Ok(Command::Txn(txn, answer)) => next = Some((txn, answer)),
@@ -127,9 +136,7 @@ impl Writer {
         }
         let committed = if batch.records.is_empty() { Ok(()) } else { self.commit(batch) };
         for (result, answer) in answers {
-            let result = committed.clone().and(result);
-            // Who asked may have gone.
-            let _ = answer.send(result);
+            reply(answer, committed.clone().and(result));
         }
         if self.purging && other.is_none() {
             self.purge();
@@ -216,23 +223,17 @@ impl Writer {
 
     fn close(mut self, answer: Option<Answer<()>>) {
         self.commands.close();
-        let result = self.shared.close();
+        // What is left of leases counts on when the store is opened again. Without this they get their full time.
+        let noted = self.note_all_leases();
+        let result = self.shared.close().and(noted);
         if let Some(answer) = answer {
-            let _ = answer.send(result);
+            reply(answer, result);
         }
     }
 
-    fn answer_compact(&mut self, revision: Revision, answer: Answer<()>) {
-        let _ = answer.send(self.compact(revision.0));
-    }
-
-    fn compact(&mut self, revision: u64) -> Result<(), Error> {
-        if revision > self.revision {
-            return Err(Error::Future(Revision(self.revision)));
-        }
-        if revision <= self.shared.compacted().0 {
-            return Ok(());
-        }
+    fn compact(&mut self, revision: Revision) -> Result<(), Error> {
+        check_compact(revision, Revision(self.revision), self.shared.compacted())?;
+        let revision = revision.0;
         self.mend()?;
         let shared = self.shared.clone();
         shared.with_open(|open| {
@@ -245,6 +246,82 @@ impl Writer {
         })?;
         self.shared.set_compacted(revision);
         self.purging = true;
+        Ok(())
+    }
+
+    fn change_lease(&mut self, change: LeaseChange) -> Result<Revision, Error> {
+        let now = Instant::now();
+        match change {
+            LeaseChange::Grant { id, seconds } => {
+                self.shared.leases.check_new(id)?;
+                self.write_leases(&[(lease_key(id), Some(encode_lease(seconds, None)))])?;
+                self.shared.leases.enter(id, seconds, None, Instant::now());
+            }
+            LeaseChange::Revoke(id) => self.revoke(id)?,
+            LeaseChange::Note(notes) => {
+                let entry = |(id, remaining): (LeaseId, Option<u32>)| {
+                    let granted = self.shared.leases.status(id, now).ok()?.granted;
+                    Some((lease_key(id), Some(encode_lease(granted, remaining))))
+                };
+                self.write_leases(&notes.into_iter().filter_map(entry).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(Revision(self.revision))
+    }
+
+    /// Delete a lease's keys, then the lease: after a crash in between it is there without keys, and revoked again.
+    fn revoke(&mut self, id: LeaseId) -> Result<(), Error> {
+        self.shared.leases.status(id, Instant::now())?;
+        let keys: Vec<Key> = self.shared.index.read().attached(id).cloned().collect();
+        let mut batch = Batch::default();
+        self.evaluate(&mut batch, |step| {
+            keys.iter().try_for_each(|key| step.delete(&KeyRange::key(Bytes::copy_from_slice(key))).map(|_| ()))
+        })?;
+        if !batch.records.is_empty() {
+            self.commit(batch)?;
+        }
+        self.write_leases(&[(lease_key(id), None)])?;
+        self.shared.leases.remove(id);
+        Ok(())
+    }
+
+    fn note_all_leases(&mut self) -> Result<(), Error> {
+        let all = self.shared.leases.all(Instant::now());
+        let entry = |lease: &LeaseStatus| {
+            // At least a second: one that has not been seen to end has not ended.
+            (lease_key(lease.id), Some(encode_lease(lease.granted, Some(lease.remaining.max(1)))))
+        };
+        self.write_leases(&all.iter().map(entry).collect::<Vec<_>>())
+    }
+
+    /// Write (or remove) leases and pass the barrier.
+    fn write_leases(&mut self, entries: &[([u8; 9], Option<Vec<u8>>)]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.mend()?;
+        let shared = self.shared.clone();
+        shared.with_open(|open| {
+            open.file.reserve((entries.len() * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            self.guarded(|writer| {
+                for (key, value) in entries {
+                    let done = match value {
+                        Some(value) => open.sled.insert(key, &value[..]),
+                        None => open.sled.remove(key),
+                    };
+                    done.map_err(|e| sled_error("writing a lease", e))?;
+                }
+                writer.barrier(open)
+            })
+        })
+    }
+
+    /// Remove at once what compaction has left for later.
+    fn purge_all(&mut self) -> Result<(), Error> {
+        self.purging = true;
+        while self.purging {
+            self.purge_step()?;
+        }
         Ok(())
     }
 
@@ -290,16 +367,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Evaluate a transaction against everything before it, also what is not committed yet. What it writes is added to
-    /// the batch and the index; nothing of it if it fails.
-    fn evaluate(&mut self, txn: &Txn, batch: &mut Batch) -> Result<TxnResponse, Error> {
+    /// Evaluate what writes (a transaction) against everything before it, also what is not committed yet. What it writes is
+    /// added to the batch and the index; nothing of it if it fails.
+    fn evaluate<T>(
+        &mut self,
+        batch: &mut Batch,
+        work: impl FnOnce(&mut Step<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mark = Mark {
             records: batch.records.len(),
             keys: batch.keys.len(),
             events: batch.events.len(),
             revision: self.revision,
         };
-        let result = self.apply(txn, batch);
+        let place = Place { revision: self.revision + 1, sub: 0 };
+        let result = work(&mut Step { writer: self, batch, place });
         match &result {
             Ok(_) if batch.records.len() > mark.records => {
                 if let Some((_, last)) = batch.records.last_mut() {
@@ -320,132 +402,119 @@ impl Writer {
         }
         result
     }
+}
 
-    fn apply(&mut self, txn: &Txn, batch: &mut Batch) -> Result<TxnResponse, Error> {
-        let before = self.revision;
-        let mut succeeded = true;
-        for compare in &txn.compare {
-            succeeded = succeeded && self.holds(compare, batch)?;
-        }
-        let ops = if succeeded { &txn.success } else { &txn.failure };
-        for op in ops {
-            if let Op::Range(request) = op {
-                check_revision(request, Revision(before), self.shared.compacted())?;
-            }
-        }
-        let mut place = Place { revision: before + 1, sub: 0 };
-        let mut responses = Vec::with_capacity(ops.len());
-        for op in ops {
-            responses.push(match op {
-                Op::Put { key, value } => OpResponse::Put { previous: self.put(key, value, &mut place, batch)? },
-                Op::Delete(range) => OpResponse::Delete { previous: self.delete(range, &mut place, batch)? },
-                Op::Range(request) => OpResponse::Range(self.range(request, batch)?),
-            });
-        }
-        Ok(TxnResponse { revision: Revision(self.revision), succeeded, responses })
+/// Who asked may have gone.
+fn reply<T>(answer: Answer<T>, result: Result<T, Error>) {
+    let _ = answer.send(result);
+}
+
+/// A transaction under evaluation.
+struct Step<'a> {
+    writer: &'a mut Writer,
+    batch: &'a mut Batch,
+    /// Where its next write goes.
+    place: Place,
+}
+
+impl Apply for Step<'_> {
+    fn revision(&self) -> Revision {
+        Revision(self.writer.revision)
     }
 
-    fn holds(&self, compare: &Compare, batch: &Batch) -> Result<bool, Error> {
-        let current = self.shared.index.read().get(compare.key(), self.revision);
-        let current = match current {
-            Some(version) => {
-                let value = match compare {
-                    Compare::Value(..) => self.value(version.place(), batch)?,
-                    _ => Bytes::new(),
-                };
-                Some(key_value(compare.key(), &version, value))
-            }
-            None => None,
-        };
-        Ok(compare.holds(current.as_ref()))
+    fn compacted(&self) -> Revision {
+        self.writer.shared.compacted()
     }
 
-    fn put(
-        &mut self,
-        key: &Bytes,
-        value: &Bytes,
-        place: &mut Place,
-        batch: &mut Batch,
-    ) -> Result<Option<KeyValue>, Error> {
-        let previous = self.current(key, batch)?;
-        let (create, version) = match &previous {
-            Some(kv) => (kv.create_revision.0, kv.version + 1),
-            None => (place.revision, 1),
-        };
-        let write = Write { key, value: Some(value), create, version };
+    fn has_lease(&self, id: LeaseId) -> bool {
+        self.writer.shared.leases.contains(id)
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let revision = self.revision();
+        let at = request.revision.unwrap_or(revision).0;
+        let mut response = RangeResponse { revision, ..RangeResponse::default() };
+        let index = &self.writer.shared.index;
+        if request.count_only {
+            response.count = index.read().count(&request.range, at);
+            return Ok(response);
+        }
+        let found = index.read().range(&request.range, at, request.limit);
+        (response.count, response.more) = (found.count, found.more);
+        for (key, version) in &found.versions {
+            let value = if request.keys_only { Bytes::new() } else { self.value(version.place())? };
+            response.kvs.push(key_value(key, version, value));
+        }
+        Ok(response)
+    }
+
+    fn put(&mut self, key: &Bytes, change: Change<'_>) -> Result<Option<KeyValue>, Error> {
+        let previous = self.current(key)?;
+        let old = previous.as_ref();
         // A copy: the caller's bytes may be a small part of a large request.
-        let value = Bytes::copy_from_slice(value);
-        self.write(&write, value, previous.clone(), place, batch);
+        let value = match (change.value, old) {
+            (Some(value), _) => Bytes::copy_from_slice(value),
+            (None, old) => old.map(|kv| kv.value.clone()).unwrap_or_default(),
+        };
+        let write = Write {
+            key,
+            value: Some(&value),
+            create: old.map_or(self.place.revision, |kv| kv.create_revision.0),
+            version: old.map_or(1, |kv| kv.version + 1),
+            lease: change.lease.or(old.map(|kv| kv.lease)).unwrap_or_default(),
+        };
+        self.write(&write, value.clone(), previous.clone());
         Ok(previous)
     }
 
-    fn delete(&mut self, range: &KeyRange, place: &mut Place, batch: &mut Batch) -> Result<Vec<KeyValue>, Error> {
-        let gone = self.range(&RangeRequest::of(range.clone()), batch)?.kvs;
+    fn delete(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, Error> {
+        let gone = self.range(&RangeRequest::of(range.clone()))?.kvs;
         for previous in &gone {
-            let write = Write { key: &previous.key, value: None, create: 0, version: 0 };
-            self.write(&write, Bytes::new(), Some(previous.clone()), place, batch);
+            let write = Write { key: &previous.key, value: None, create: 0, version: 0, lease: LeaseId::NONE };
+            self.write(&write, Bytes::new(), Some(previous.clone()));
         }
         Ok(gone)
     }
+}
 
-    fn write(
-        &mut self,
-        write: &Write<'_>,
-        value: Bytes,
-        previous: Option<KeyValue>,
-        place: &mut Place,
-        batch: &mut Batch,
-    ) {
-        let encoded = self.encoder.encode(write);
+impl Step<'_> {
+    fn write(&mut self, write: &Write<'_>, value: Bytes, previous: Option<KeyValue>) {
+        let (writer, batch, place) = (&mut *self.writer, &mut *self.batch, self.place);
+        let encoded = writer.encoder.encode(write);
         let version = Version {
             revision: place.revision,
             sub: place.sub,
             stored: u32::try_from(encoded.stored()).unwrap_or(u32::MAX),
             create: write.create,
             version: write.version,
+            lease: write.lease,
         };
-        let key = self.shared.index.write().push(write.key, version);
+        let key = writer.shared.index.write().push(write.key, version);
         batch.bytes += encoded.stored();
-        batch.records.push((*place, encoded));
+        batch.records.push((place, encoded));
         batch.keys.push(key);
         let kind = if write.value.is_some() { EventKind::Put } else { EventKind::Delete };
         if kind == EventKind::Put {
-            batch.values.insert(*place, value.clone());
+            batch.values.insert(place, value.clone());
         }
         batch.events.push(Arc::new(Event { kind, kv: key_value(write.key, &version, value), previous }));
-        self.revision = place.revision;
-        place.sub += 1;
+        writer.revision = place.revision;
+        self.place.sub += 1;
     }
 
     /// A key's state now, with what the batch has written so far.
-    fn current(&self, key: &[u8], batch: &Batch) -> Result<Option<KeyValue>, Error> {
-        let version = self.shared.index.read().get(key, u64::MAX);
+    fn current(&self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
+        let version = self.writer.shared.index.read().get(key, u64::MAX);
         match version {
-            Some(version) => Ok(Some(key_value(key, &version, self.value(version.place(), batch)?))),
+            Some(version) => Ok(Some(key_value(key, &version, self.value(version.place())?))),
             None => Ok(None),
         }
     }
 
-    fn value(&self, place: Place, batch: &Batch) -> Result<Bytes, Error> {
-        match batch.values.get(&place) {
+    fn value(&self, place: Place) -> Result<Bytes, Error> {
+        match self.batch.values.get(&place) {
             Some(value) => Ok(value.clone()),
-            None => self.shared.value(place),
+            None => self.writer.shared.value(place),
         }
-    }
-
-    fn range(&self, request: &RangeRequest, batch: &Batch) -> Result<RangeResponse, Error> {
-        let at = request.revision.map_or(self.revision, |revision| revision.0);
-        let mut response = RangeResponse { revision: Revision(self.revision), ..RangeResponse::default() };
-        if request.count_only {
-            response.count = self.shared.index.read().count(&request.range, at);
-            return Ok(response);
-        }
-        let found = self.shared.index.read().range(&request.range, at, request.limit);
-        (response.count, response.more) = (found.count, found.more);
-        for (key, version) in &found.versions {
-            let value = if request.keys_only { Bytes::new() } else { self.value(version.place(), batch)? };
-            response.kvs.push(key_value(key, version, value));
-        }
-        Ok(response)
     }
 }
