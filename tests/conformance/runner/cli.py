@@ -68,11 +68,13 @@ def command(options: argparse.Namespace) -> int:
     layout = images.build(built)
     if options.prepare:
         return 0
+    tested = commit()
     binary = kedge(options)
     folder = RESULTS / time.strftime("%Y%m%d-%H%M%S")
     # What is in the cache took this long when it was made.
     times |= {"build": paths.took(built), "images": paths.took(layout)}
     found, about = run(options, chosen, built, layout, binary, folder, times)
+    about["commit"] = tested
     return conclude(options, everything, found, about, folder)
 
 
@@ -174,7 +176,7 @@ def keep_durations(durations: dict[str, float], found: list[results.Result]) -> 
 def about(options: argparse.Namespace, binary: Path, times: dict[str, float]) -> dict:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     figures = {name: say.minutes(seconds) for name, seconds in times.items()}
-    return dict(figures, suite=SUITE, date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC", commit=commit(),
+    return dict(figures, suite=SUITE, date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
                 machine=f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}",
                 parallel=options.parallel, nodes=options.nodes)
 
