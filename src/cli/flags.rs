@@ -309,6 +309,14 @@ pub struct Kubelet {
     #[arg(long, env = "KEDGE_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
 
+    /// Certificate of the kubelet's API [default: asked for with a CertificateSigningRequest].
+    #[arg(long, env = "KEDGE_TLS_CERT_FILE", value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// Its key.
+    #[arg(long, env = "KEDGE_TLS_PRIVATE_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+
     #[command(flatten)]
     pub host: Host,
 

@@ -29,6 +29,8 @@ pub struct Kubelet {
     pub cluster: Cluster,
     /// PEM of the CA behind the clients of the kubelet's API.
     pub client_ca: String,
+    /// Files of certificate and key of the kubelet's API; None: to be asked for.
+    pub serving: Option<(PathBuf, PathBuf)>,
 }
 
 pub struct Proxy {
@@ -71,6 +73,7 @@ impl Kubelet {
             kubeconfig,
             node: Node::from_flags(flags.host, flags.node, &[])?,
             cluster: Cluster::from_flags(&flags.networks)?,
+            serving: flags.tls_cert_file.zip(flags.tls_private_key_file),
             client_ca: String::from_utf8(client_ca).context("the clients' CA is not PEM")?,
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, kedge};
 use crate::image::BUSYBOX;
-use crate::machine::{enter, tail};
+use crate::machine::{Machine, enter, tail};
 use crate::run::{Outcome, eventually, has, run, sh};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,13 +17,13 @@ struct Part {
 }
 
 impl Part {
-    fn start(host: &Host, name: &'static str, flags: &[String]) -> Part {
-        let kubeconfig = format!("--kubeconfig={}", kubeconfig(host, name).display());
+    fn start(machine: &Machine, name: &'static str, kubeconfig: PathBuf, flags: &[String]) -> Part {
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
         let mut part = Part {
             name,
-            namespace: host.id().to_owned(),
+            namespace: machine.id().to_owned(),
             flags: [&[kubeconfig], flags].concat(),
-            log: host.dir.join(format!("{name}.log")),
+            log: machine.dir.join(format!("{name}.log")),
             process: None,
         };
         part.start_again();
@@ -96,14 +96,20 @@ fn every_part_runs_alone() {
         has(&as_part(&host, part, &format!("auth can-i {may_not}")).stdout, "no");
     }
 
+    let file = |flag: &str, path: PathBuf| format!("--{flag}={}", path.display());
     let tls = host.data_dir().join("server/tls");
-    let place = host.instance_flags();
-    let node = [&place[..], &["--node-name=node-1".to_owned(), format!("--node-ip={}", Host::IP)]].concat();
-    let clients = format!("--client-ca-file={}", tls.join("client-ca.crt").display());
-    let mut scheduler = Part::start(&host, "scheduler", &[]);
-    let mut controllers = Part::start(&host, "controllers", &[format!("--cluster-signing-dir={}", tls.display())]);
-    let mut proxy = Part::start(&host, "proxy", &node);
-    let mut kubelet = Part::start(&host, "kubelet", &[&node[..], &[clients]].concat());
+    let node =
+        [&host.instance_flags()[..], &["--node-name=node-1".to_owned(), format!("--node-ip={}", Host::IP)]].concat();
+    let certificates = [
+        file("client-ca-file", tls.join("client-ca.crt")),
+        file("tls-cert-file", tls.join("serving-kubelet.crt")),
+        file("tls-private-key-file", tls.join("serving-kubelet.key")),
+    ];
+    let start = |name, flags: &[String]| Part::start(&host, name, kubeconfig(&host, name), flags);
+    let mut scheduler = start("scheduler", &[]);
+    let mut controllers = start("controllers", &[file("cluster-signing-dir", tls.clone())]);
+    let mut proxy = start("proxy", &node);
+    let mut kubelet = start("kubelet", &[&node[..], &certificates].concat());
     host.wait_node("node-1");
 
     // All of them together carry an application.
@@ -122,10 +128,6 @@ fn every_part_runs_alone() {
     for manager in ["deployment-controller", "replicaset-controller", "endpointslice-controller", "kube-scheduler"] {
         has(&managers, &format!("manager: {manager}"));
     }
-    // The kubelet's certificate was asked for by the node and signed by the controllers; logs and exec go by it.
-    let csrs = host.k("get csr").ok();
-    has(&csrs, "kubernetes.io/kubelet-serving");
-    has(&csrs, "Approved,Issued");
     eventually("exec", 20, || host.kubectl(&["exec", "deploy/web", "--", "echo", "there"]).result());
     let leases = host.k("get leases -n kube-system").ok();
     has(&leases, "kube-scheduler");
@@ -139,7 +141,7 @@ fn every_part_runs_alone() {
         part.kill();
     }
     answers(&host);
-    let mut second = Part::start(&host, "scheduler", &[]);
+    let mut second = start("scheduler", &[]);
     scheduler.stop();
     for part in [&mut controllers, &mut proxy, &mut kubelet] {
         part.start_again();
@@ -158,4 +160,23 @@ fn every_part_runs_alone() {
         if text.matches("10.42.").count() == 3 { Ok(()) } else { Err(text) }
     });
     second.stop();
+
+    // Another host joins: the controllers sign for it. Its kubelet, too, is a process of its own, with the identity that
+    // the agent keeps, and asks for the certificate of its API.
+    let mut agent = host.beside(2);
+    agent.import();
+    agent.join(&host, &["--disable=kubelet"]);
+    let pki = agent.data_dir().join("agent/pki");
+    eventually("the host has joined", 60, || {
+        pki.join("kubelet.kubeconfig").exists().then_some(()).ok_or_else(|| agent.log())
+    });
+    let clients = file("client-ca-file", tls.join("client-ca.crt"));
+    let node = [&agent.instance_flags()[..], &[format!("--node-name={}", agent.name), clients]].concat();
+    let _kubelet = Part::start(&agent, "kubelet", pki.join("kubelet.kubeconfig"), &node);
+    host.wait_node("node-2");
+    let spec = r#"{"spec":{"nodeName":"node-2","terminationGracePeriodSeconds":0}}"#;
+    host.kubectl(&["run", "far", &format!("--image={BUSYBOX}"), "--overrides", spec]).ok();
+    host.k("wait --for=condition=Ready pod/far --timeout=60s").ok();
+    eventually("exec on the other host", 30, || host.kubectl(&["exec", "far", "--", "echo", "there"]).result());
+    has(&host.k("get csr").ok(), "Approved,Issued");
 }
