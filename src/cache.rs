@@ -4,17 +4,25 @@
 //! revision; a new list on 410, retries with backoff and jitter on errors. Objects are shared (`Arc`);
 //! `metadata.managedFields` and the last-applied annotation are dropped to save memory, so an object from here must
 //! never be sent back whole: write with patches.
+//!
+//! On an agent, what caches hold is kept on disk, and fills them when the server does not answer ([`recall`]).
 
+mod changes;
 mod lenient;
+mod recall;
 
+pub use changes::Changes;
+
+use crate::kept::Vault;
 use crate::task::Group;
+use changes::Mailbox;
 use futures::{AsyncBufReadExt, TryStreamExt};
 use kube::api::{ListParams, WatchParams};
 use kube::{Api, Client};
 use lenient::{Lenient, Line, Page, Shell};
 use parking_lot::{Mutex, RwLock};
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -22,8 +30,6 @@ use tracing::{debug, warn};
 
 /// Objects per page of a list.
 const LIST_PAGE: u32 = 500;
-/// Changes a subscriber may have unread; when full, all of them become one [`Notice::Resync`].
-const UNREAD_CHANGES: usize = 4096;
 /// How long one watch request lasts, seconds; the server ends it, we go on from the last revision.
 const WATCH_SECONDS: u32 = 290;
 /// Silence after which a watch is taken for dead: the server would have ended it itself.
@@ -35,14 +41,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What a cache can hold: any k8s-openapi kind.
-pub trait Cached:
-    kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static
-{
-}
-impl<K> Cached for K where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static
-{
-}
+pub trait Cached: kube::Resource<DynamicType = ()> + Followed + serde::Serialize + Sync {}
+impl<K> Cached for K where K: kube::Resource<DynamicType = ()> + Followed + serde::Serialize + Sync {}
 
 /// namespace (empty for cluster scope) and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,12 +113,23 @@ pub fn controller_uid<K: kube::Resource>(object: &K) -> Option<&str> {
 pub struct Caches {
     client: Client,
     group: Group,
+    /// Where what is known is kept; None: the server is in this process.
+    vault: Option<Arc<Vault>>,
     running: Mutex<HashMap<(TypeId, String), Box<dyn Any + Send + Sync>>>,
 }
 
 impl Caches {
     pub fn new(client: Client, group: Group) -> Arc<Self> {
-        Arc::new(Caches { client, group, running: Mutex::default() })
+        Arc::new(Caches { client, group, vault: None, running: Mutex::default() })
+    }
+
+    /// Caches that are kept in `vault`, for a start without the server.
+    pub fn kept(client: Client, vault: Arc<Vault>, group: Group) -> Arc<Self> {
+        Arc::new(Caches { client, group, vault: Some(vault), running: Mutex::default() })
+    }
+
+    pub fn vault(&self) -> Option<Arc<Vault>> {
+        self.vault.clone()
     }
 
     pub fn client(&self) -> Client {
@@ -141,6 +152,10 @@ impl Caches {
         let cache = Cache::<K>::unfilled(self.group.clone());
         let api = Api::all(self.client.clone());
         let (filler, selector) = (Filler { cache: cache.clone(), found: BTreeMap::new() }, field_selector.to_owned());
+        if let Some(vault) = self.vault.clone() {
+            let (cache, name) = (cache.clone(), recall::name::<K>(field_selector));
+            self.group.spawn_graceful("kept cache", recall::keep(cache, vault, name, self.group.clone()));
+        }
         self.group.spawn("cache", async move { follow(api, &K::kind(&()), &selector, filler).await });
         running.insert(id, Box::new(cache.clone()));
         cache
@@ -156,6 +171,10 @@ struct Shared<K: Cached> {
     state: RwLock<State<K>>,
     /// Latest revision seen; 0 until the first list is complete.
     revision: watch::Sender<u64>,
+    /// A complete list has come from the server.
+    live: watch::Sender<bool>,
+    /// Something has changed since this was last looked at.
+    touched: Notify,
     group: Group,
 }
 
@@ -217,7 +236,8 @@ impl<K: Cached> Clone for Cache<K> {
 impl<K: Cached> Cache<K> {
     fn unfilled(group: Group) -> Self {
         let state = State { objects: BTreeMap::new(), indexes: HashMap::new(), subscribers: Vec::new() };
-        Cache { shared: Arc::new(Shared { state: RwLock::new(state), revision: watch::Sender::new(0), group }) }
+        let (revision, live) = (watch::Sender::new(0), watch::Sender::new(false));
+        Cache { shared: Arc::new(Shared { state: RwLock::new(state), revision, live, touched: Notify::new(), group }) }
     }
 
     /// A cache with fixed contents at revision 1, for tests of what reads caches.
@@ -228,9 +248,19 @@ impl<K: Cached> Cache<K> {
         cache
     }
 
-    /// Resolves after the first complete list.
+    /// Resolves after the first complete list, or when the cache was filled with what was kept.
     pub async fn synced(&self) {
         self.reached(1).await;
+    }
+
+    /// Resolves after the first complete list from the server.
+    pub async fn live(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.shared.live.subscribe().wait_for(|live| *live).await;
+    }
+
+    pub fn is_live(&self) -> bool {
+        *self.shared.live.borrow()
     }
 
     pub fn is_synced(&self) -> bool {
@@ -308,8 +338,15 @@ impl<K: Cached> Cache<K> {
         gone.into_iter().for_each(|key| state.set(key, None));
         listed.retain(|key, object| state.objects.get(key).is_none_or(|held| !Arc::ptr_eq(held, object)));
         listed.into_iter().for_each(|(key, object)| state.set(key, Some(object)));
+        self.shared.live.send_replace(true);
         drop(state);
+        self.shared.touched.notify_one();
         self.saw(revision);
+    }
+
+    fn put(&self, key: Key, object: Option<Arc<K>>) {
+        self.shared.state.write().set(key, object);
+        self.shared.touched.notify_one();
     }
 
     fn saw(&self, revision: u64) {
@@ -327,7 +364,7 @@ impl<K: Cached> Cache<K> {
 }
 
 /// Without the parts that no reader wants.
-fn trimmed<K: kube::Resource>(mut object: K) -> K {
+pub fn trimmed<K: kube::Resource>(mut object: K) -> K {
     let meta = object.meta_mut();
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
@@ -532,11 +569,11 @@ impl<K: Cached> Sink<K> for Filler<K> {
     }
 
     fn changed(&mut self, object: K) {
-        self.cache.shared.state.write().set(Key::of(&object), Some(Arc::new(trimmed(object))));
+        self.cache.put(Key::of(&object), Some(Arc::new(trimmed(object))));
     }
 
     fn removed(&mut self, object: K) {
-        self.cache.shared.state.write().set(Key::of(&object), None);
+        self.cache.put(Key::of(&object), None);
     }
 
     fn reached(&mut self, revision: u64) {
@@ -558,75 +595,6 @@ impl Backoff {
         let pause = BACKOFF_MAX.min(BACKOFF_MIN * 2u32.saturating_pow(self.tries.min(16)));
         self.tries += 1;
         tokio::time::sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
-    }
-}
-
-/// Unread changes of one subscriber.
-struct Mailbox<K> {
-    unread: Mutex<Unread<K>>,
-    wake: Notify,
-}
-
-struct Unread<K> {
-    changes: VecDeque<Change<K>>,
-    overflowed: bool,
-}
-
-impl<K> Default for Mailbox<K> {
-    fn default() -> Self {
-        let unread = Unread { changes: VecDeque::new(), overflowed: false };
-        Mailbox { unread: Mutex::new(unread), wake: Notify::new() }
-    }
-}
-
-impl<K> Mailbox<K> {
-    fn push(&self, change: &Change<K>) {
-        let mut unread = self.unread.lock();
-        if unread.changes.len() >= UNREAD_CHANGES {
-            unread.changes = VecDeque::new();
-            unread.overflowed = true;
-        }
-        if !unread.overflowed {
-            let Change { key, old, new } = change;
-            unread.changes.push_back(Change { key: key.clone(), old: old.clone(), new: new.clone() });
-        }
-        drop(unread);
-        self.wake.notify_one();
-    }
-
-    fn pop(&self) -> Option<Notice<K>> {
-        let mut unread = self.unread.lock();
-        if std::mem::take(&mut unread.overflowed) {
-            return Some(Notice::Resync);
-        }
-        unread.changes.pop_front().map(Notice::Change)
-    }
-}
-
-/// A subscription; bounded, a slow reader gets [`Notice::Resync`].
-pub struct Changes<K: Cached> {
-    mailbox: Arc<Mailbox<K>>,
-    group: Group,
-}
-
-impl<K: Cached> Changes<K> {
-    /// A change that has come already; None when there is none, or when a resync is due (see [`Changes::next`]).
-    pub fn next_change_now(&mut self) -> Option<Change<K>> {
-        let mut unread = self.mailbox.unread.lock();
-        if unread.overflowed { None } else { unread.changes.pop_front() }
-    }
-
-    /// The next notice; None when the process stops.
-    pub async fn next(&mut self) -> Option<Notice<K>> {
-        loop {
-            if let Some(notice) = self.mailbox.pop() {
-                return Some(notice);
-            }
-            tokio::select! {
-                () = self.mailbox.wake.notified() => {}
-                () = self.group.cancelled() => return None,
-            }
-        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Recorder {
     /// Record something that happened to an object.
     pub fn event(&self, about: &ObjectReference, kind: Type, reason: &str, message: impl Into<String>) {
         let (reason, message) = (reason.to_owned(), message.into());
-        let note = Note { about: about.clone(), kind, reason, message, at: Timestamp::now() };
+        let note = Note { about: about.clone(), kind, reason, message, at: crate::time::now() };
         if let Err(error) = self.queue.try_send(note) {
             debug!(%error, "event dropped");
         }

@@ -7,6 +7,7 @@
 //! | [`object`], [`status`], [`field`], [`selector`], [`quantity`], [`time`] | small value types of the API |
 //! | [`client`], [`cache`] | the kube client on either transport; one list+watch cache per kind |
 //! | [`events`] | the event recorder |
+//! | [`kept`] | what an agent knew last, for a start without the server |
 //! | [`leader`] | one of several at a time |
 //! | [`join`] | how a host becomes a node of a cluster, and stays one |
 //! | [`pki`], [`durable`] | certificates; files that survive power cuts |
@@ -35,6 +36,7 @@ pub mod durable;
 pub mod events;
 pub mod field;
 pub mod join;
+pub mod kept;
 pub mod leader;
 pub mod netproxy;
 pub mod object;

@@ -2,14 +2,19 @@
 
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// No clock is right that says less: no executable of this source existed before 2026-06-01 (Unix seconds), unless the
 /// build says better.
 const RELEASE_SECONDS: i64 = 1_780_272_000;
 
-/// Raised by what was last seen on disk; see [`raise_floor`].
-static FLOOR: AtomicI64 = AtomicI64::new(RELEASE_SECONDS);
+const NANOSECONDS: i64 = 1_000_000_000;
+
+/// The least time that it was when the process began, in nanoseconds since 1970; raised by what was last seen on disk
+/// ([`raise_floor`]).
+static FLOOR: AtomicI64 = AtomicI64::new(RELEASE_SECONDS * NANOSECONDS);
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The time this executable was built (`SOURCE_DATE_EPOCH` of the build, else a constant of the version).
 pub fn build_floor() -> SystemTime {
@@ -19,13 +24,49 @@ pub fn build_floor() -> SystemTime {
 
 /// Time is known to have been at least this (Unix seconds): certificates and stored objects say so.
 pub fn raise_floor(seconds: i64) {
-    FLOOR.fetch_max(seconds, Ordering::Relaxed);
+    FLOOR.fetch_max(seconds.saturating_mul(NANOSECONDS).saturating_sub(running()), Ordering::Relaxed);
 }
 
-/// The clock, never below the floor: a board without a battery starts in 1970.
+/// For how long the process runs, in nanoseconds.
+fn running() -> i64 {
+    i64::try_from(BEGAN.elapsed().as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The clock, never below the floor: a board without a battery starts in 1970. The floor goes on with the time, or
+/// heartbeats would look like silence.
 pub fn now() -> Timestamp {
-    let floor = Timestamp::from_second(FLOOR.load(Ordering::Relaxed)).unwrap_or(Timestamp::UNIX_EPOCH);
-    Timestamp::now().max(floor)
+    floored(Timestamp::now(), FLOOR.load(Ordering::Relaxed), running())
+}
+
+/// What the clock says, but at least the floor of the process' beginning and the time since, in nanoseconds.
+fn floored(clock: Timestamp, floor: i64, running: i64) -> Timestamp {
+    clock.max(Timestamp::from_nanosecond(floor.saturating_add(running).into()).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// A time that another program (the container runtime) took from the machine's clock: while that is not set, as many
+/// seconds later as [`now`] is.
+pub fn of_machine(time: Timestamp) -> Timestamp {
+    static BEHIND: OnceLock<jiff::SignedDuration> = OnceLock::new();
+    if time.as_second() >= RELEASE_SECONDS {
+        return time;
+    }
+    let whole = |d: jiff::SignedDuration| jiff::SignedDuration::from_secs(d.as_secs());
+    let behind = BEHIND.get_or_init(|| whole(now().duration_since(Timestamp::now())));
+    time.checked_add(*behind).unwrap_or(time)
+}
+
+/// Wait for so long, or until the clock says so: it may be set while we wait.
+pub async fn wait(period: Duration) {
+    /// The clock is looked at this often.
+    const LOOK_EVERY: Duration = Duration::from_secs(30);
+    let (end, until) = (tokio::time::Instant::now() + period, now_seconds().saturating_add_unsigned(period.as_secs()));
+    loop {
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() || now_seconds() > until {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK_EVERY)).await;
+    }
 }
 
 /// [`now`] in Unix seconds.
@@ -112,6 +153,26 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn the_floor_goes_on_with_the_time() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let in_seconds = |clock: i64, floor: i64, running: i64| {
+            floored(at(clock), floor * NANOSECONDS, running * NANOSECONDS).as_second()
+        };
+        assert_eq!(in_seconds(7, 1000, 0), 1000);
+        assert_eq!(in_seconds(12, 1000, 5), 1005);
+        assert_eq!(in_seconds(2000, 1000, 5), 2000);
+        assert!(floored(at(0), i64::MAX, 1) > at(0));
+    }
+
+    #[test]
+    fn times_of_an_unset_clock() {
+        let set = Timestamp::from_second(RELEASE_SECONDS + 5).unwrap();
+        assert_eq!(of_machine(set), set);
+        let (early, later) = (Timestamp::from_second(10).unwrap(), Timestamp::from_second(12).unwrap());
+        assert_eq!(of_machine(later).duration_since(of_machine(early)), jiff::SignedDuration::from_secs(2));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::Config;
 use super::cgroups::Layout;
 use super::cri::Cri;
 use super::images::store::Store;
+use super::kept::Kept;
 use super::labels;
 use super::machine::Machine;
 use super::observed_state::Wakes;
@@ -35,6 +36,8 @@ pub struct Agent {
     pub machine: Machine,
     pub recorder: Recorder,
     pub sources: Arc<Sources>,
+    /// For a start without the server.
+    pub kept: Kept,
     /// Value of our label on everything in the runtime.
     pub instance: String,
     /// `containerd`: the scheme of container ids.
@@ -64,7 +67,8 @@ impl Agent {
         Arc::new(Agent {
             paths: Paths::new(&config),
             instance: labels::instance(&config.cgroup_root),
-            sources: Arc::new(Sources::new(client.clone(), caches.clone(), group.child())),
+            sources: Arc::new(Sources::new(client.clone(), caches.clone(), group.clone())),
+            kept: Kept::new(caches.vault(), group),
             services: caches.of::<Service>(),
             views: Views::default(),
             wakes: Wakes::default(),

@@ -7,6 +7,7 @@ pub mod containerd;
 pub mod context;
 pub mod cri;
 pub mod images;
+pub mod kept;
 pub mod labels;
 pub mod logs;
 pub mod machine;
@@ -134,6 +135,7 @@ pub async fn run(
     if let Some(line) = line {
         group.spawn("tunnel", tunnel::run(line, agent.clone(), group.child()));
     }
+    group.spawn("kept", kept::forget(agent.clone(), cache.clone()));
     let tasks = group.child();
     tasks.spawn("pods", pods::run(agent.clone(), cache.clone(), tasks.clone()));
     Ok(shutdown::Pods { agent, cache, tasks })

@@ -71,7 +71,8 @@ impl Container {
 
 /// Nanoseconds since 1970 as the API writes times; 0: none.
 pub fn timestamp(nanoseconds: i64) -> Option<Timestamp> {
-    (nanoseconds > 0).then(|| Timestamp::from_second(nanoseconds / 1_000_000_000).unwrap_or(Timestamp::UNIX_EPOCH))
+    let time = || Timestamp::from_second(nanoseconds / 1_000_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
+    (nanoseconds > 0).then(|| crate::time::of_machine(time()))
 }
 
 /// All of one pod.
@@ -103,8 +104,9 @@ impl Observed {
             }
         }
         settled.exited.retain(|id, _| containers.iter().any(|c| c.id == *id));
-        observed.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.created, s.attempt)));
-        observed.containers.sort_by_key(|c| std::cmp::Reverse((c.created, c.attempt)));
+        // Attempts before times: a machine without a battery may have made the latest in 1970.
+        observed.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created)));
+        observed.containers.sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created)));
         Ok(observed)
     }
 

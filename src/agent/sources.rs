@@ -1,10 +1,11 @@
 //! ConfigMaps and Secrets that this node's pods use: one watch an object, alive as long as a pod needs it.
 //!
 //! Not a cache of all: the Node authorizer lets a node read single objects of its own pods only, and a node should
-//! hold no more than that.
+//! hold no more than that. What was seen last is kept for a start without the server.
 
 use super::trust_bundles::TrustBundles;
 use crate::cache::{Cached, Caches};
+use crate::kept::{Book, PATIENCE, Vault};
 use crate::task::Group;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -101,7 +102,25 @@ impl<K: Cached> Handle<K> {
     }
 }
 
-type Table<K> = Mutex<HashMap<(String, String), Weak<Watch<K>>>>;
+/// Changes of objects are kept after this time at the latest.
+const KEEP_LAZILY: Duration = Duration::from_secs(10);
+
+/// The watched objects of one kind, by `namespace/name`.
+struct Table<K> {
+    watched: Mutex<HashMap<String, Weak<Watch<K>>>>,
+    kept: Book<K>,
+}
+
+impl<K: Cached> Table<K> {
+    fn new(vault: Option<Arc<Vault>>, name: &'static str, group: &Group) -> Self {
+        Table { watched: Mutex::default(), kept: Book::open(vault, name, KEEP_LAZILY, group) }
+    }
+
+    fn forget_unused(&self) {
+        let watched = self.watched.lock();
+        self.kept.retain(|key| watched.get(key).is_some_and(|watch| watch.strong_count() > 0));
+    }
+}
 
 /// All watched objects.
 pub struct Sources {
@@ -114,8 +133,15 @@ pub struct Sources {
 
 impl Sources {
     pub fn new(client: Client, caches: Arc<Caches>, group: Group) -> Self {
-        let trust_bundles = TrustBundles::new(caches, group.clone());
-        Sources { client, group, config_maps: Mutex::default(), secrets: Mutex::default(), trust_bundles }
+        let config_maps = Table::new(caches.vault(), "configmaps", &group);
+        let secrets = Table::new(caches.vault(), "secrets", &group);
+        Sources { client, config_maps, secrets, trust_bundles: TrustBundles::new(caches, group.clone()), group }
+    }
+
+    /// Keep only what pods use now.
+    pub fn forget_unused(&self) {
+        self.config_maps.forget_unused();
+        self.secrets.forget_unused();
     }
 
     /// A ConfigMap from now on; `wake` is notified when it changes.
@@ -132,10 +158,10 @@ impl Sources {
     where
         K: Cached + kube::Resource<Scope = NamespaceResourceScope>,
     {
-        let key = (namespace.to_owned(), name.to_owned());
-        let mut table = table.lock();
-        table.retain(|_, watch| watch.strong_count() > 0);
-        if let Some(watch) = table.get(&key).and_then(Weak::upgrade) {
+        let key = format!("{namespace}/{name}");
+        let mut watched = table.watched.lock();
+        watched.retain(|_, watch| watch.strong_count() > 0);
+        if let Some(watch) = watched.get(&key).and_then(Weak::upgrade) {
             watch.wakes.lock().push(Arc::downgrade(wake));
             return Handle { value: watch.value.subscribe(), watch };
         }
@@ -146,41 +172,75 @@ impl Sources {
             changes: AtomicU64::new(0),
         });
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        watch.group.spawn("watch object", follow(api, name.to_owned(), Arc::downgrade(&watch)));
-        table.insert(key, Arc::downgrade(&watch));
+        let place = Place { key: key.clone(), to: Arc::downgrade(&watch), kept: table.kept.clone() };
+        watch.group.spawn("watch object", follow(api, name.to_owned(), place));
+        watched.insert(key, Arc::downgrade(&watch));
         Handle { value: watch.value.subscribe(), watch }
     }
 }
 
+/// Where what is known of one object goes.
+struct Place<K> {
+    key: String,
+    to: Weak<Watch<K>>,
+    kept: Book<K>,
+}
+
+impl<K: Cached> Place<K> {
+    /// The server's word. False: nobody needs it any more.
+    fn set(&self, known: Known<K>) -> bool {
+        let Some(watch) = self.to.upgrade() else { return false };
+        match &known {
+            Known::Here(object) => self.kept.put(&self.key, object.clone()),
+            _ => self.kept.remove(&self.key),
+        }
+        watch.set(known);
+        true
+    }
+
+    /// The server does not answer: what is known stays good, at first what was kept. False: nobody needs it any more.
+    fn without_server(&self, why: &str) -> bool {
+        let Some(watch) = self.to.upgrade() else { return false };
+        if matches!(*watch.value.borrow(), Known::Nothing | Known::Failed(_)) {
+            watch.set(self.kept.get(&self.key).map_or_else(|| Known::Failed(why.to_owned()), Known::Here));
+        }
+        true
+    }
+}
+
 /// Keep one object current until nobody needs it.
-async fn follow<K: Cached>(api: Api<K>, name: String, to: Weak<Watch<K>>) {
+async fn follow<K: Cached>(api: Api<K>, name: String, place: Place<K>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut found = false;
-    while let Some(event) = events.next().await {
-        let known = match event {
-            Ok(watcher::Event::Init) => {
-                found = false;
-                continue;
-            }
-            Ok(watcher::Event::InitApply(object)) => {
-                found = true;
-                Known::Here(Arc::new(object))
-            }
-            Ok(watcher::Event::Apply(object)) => Known::Here(Arc::new(object)),
-            Ok(watcher::Event::InitDone) if found => continue,
-            Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => Known::Missing,
-            Err(error) => {
-                let Some(watch) = to.upgrade() else { return };
-                // What is known stays good while the server is away.
-                let first = matches!(*watch.value.borrow(), Known::Nothing | Known::Failed(_));
-                if first {
-                    watch.set(Known::Failed(error.to_string()));
-                }
+    let mut patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    let mut waits = place.kept.get(&place.key).is_some();
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut patience, if waits => {
+                waits = false;
+                place.without_server("no answer");
                 continue;
             }
         };
-        let Some(watch) = to.upgrade() else { return };
-        watch.set(known);
+        let needed = match event {
+            None => return,
+            Some(Ok(watcher::Event::Init)) => {
+                found = false;
+                true
+            }
+            Some(Ok(watcher::Event::InitApply(object))) => {
+                found = true;
+                place.set(Known::Here(Arc::new(crate::cache::trimmed(object))))
+            }
+            Some(Ok(watcher::Event::Apply(object))) => place.set(Known::Here(Arc::new(crate::cache::trimmed(object)))),
+            Some(Ok(watcher::Event::InitDone)) if found => true,
+            Some(Ok(watcher::Event::InitDone | watcher::Event::Delete(_))) => place.set(Known::Missing),
+            Some(Err(error)) => place.without_server(&error.to_string()),
+        };
+        if !needed {
+            return;
+        }
     }
 }

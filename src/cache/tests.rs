@@ -1,9 +1,11 @@
+use super::changes::UNREAD_CHANGES;
 use super::*;
 use axum::body::Body;
 use futures::StreamExt;
 use http::{Request, Response};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 fn object(name: &str, version: u64) -> Value {
@@ -156,4 +158,45 @@ async fn an_object_that_cannot_be_read_stops_nothing() {
     cache.reached(4).await;
     assert_eq!(version(&cache).as_deref(), Some("4"));
     group.cancel();
+}
+
+/// A server that never answers.
+fn silent() -> Client {
+    let service = tower::service_fn(|_: Request<kube::client::Body>| {
+        std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn what_was_known_last_is_there_without_the_server() {
+    let scratch = tempfile::tempdir().unwrap();
+    let vault = || Vault::open(scratch.path(), b"key").unwrap();
+    let (client, _requests, _live) = scripted(vec![list_of(10, vec![object("a", 3), object("b", 4)], "")], vec![]);
+    let group = Group::root();
+    Caches::kept(client, vault(), group.clone()).of::<ConfigMap>().live().await;
+    group.join(std::time::Duration::from_secs(10)).await.unwrap();
+
+    let group = Group::root();
+    let caches = Caches::kept(silent(), vault(), group.clone());
+    let cache = caches.of::<ConfigMap>();
+    assert!(!cache.is_synced());
+    cache.synced().await;
+    assert_eq!((names(&cache), cache.is_live()), (vec!["a".to_owned(), "b".to_owned()], false));
+
+    // The server answers at last: what is as it was is no change.
+    let mut changes = cache.subscribe();
+    let mut filler = Filler { cache: cache.clone(), found: BTreeMap::new() };
+    for (name, version) in [("b", 4), ("c", 9)] {
+        filler.found(serde_json::from_value(object(name, version)).unwrap());
+    }
+    filler.listed(12);
+    let told: Vec<_> =
+        std::iter::from_fn(|| changes.next_change_now()).map(|c| (c.key.name, c.new.is_some())).collect();
+    assert_eq!(told, [("a".to_owned(), false), ("c".to_owned(), true)]);
+    assert!(cache.is_live() && !cache.recall(Vec::new()));
+    group.cancel();
+
+    // Another selection is another file.
+    assert_ne!(recall::name::<ConfigMap>(""), recall::name::<ConfigMap>("metadata.name=a"));
 }

@@ -157,7 +157,7 @@ impl Namespaces {
             fresh => fresh?,
         };
         let before = fresh.status.clone();
-        describe(fresh.status.get_or_insert_default(), left, Timestamp::now());
+        describe(fresh.status.get_or_insert_default(), left, crate::time::now());
         if fresh.status != before {
             api.replace_status(name, &PostParams::default(), &fresh).await?;
         }

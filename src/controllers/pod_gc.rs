@@ -94,7 +94,7 @@ impl PodGc {
         let key = Key::of(pod);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         if !pods::is_finished(pod) && matches!(why, Why::NodeGone | Why::OutOfService) {
-            let status = failed(pod, why, Timestamp::now());
+            let status = failed(pod, why, crate::time::now());
             let change = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
             match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(change)).await {
                 Err(error) if !super::apply::is_not_found(&error) => return Err(error.into()),

@@ -1,4 +1,7 @@
 //! Pods leave nodes with NoExecute taints that they do not tolerate, at once or after their `tolerationSeconds`.
+//!
+//! How long a pod may stay is found once, by the times in the objects, and then measured by this process' own clock: a
+//! machine without a battery may see its clock jump by years, and no pod may be evicted for that.
 
 use super::conditions::Condition;
 use super::driver::{Controller, Requeue, Wakes};
@@ -15,15 +18,26 @@ use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 struct TaintEviction {
     client: Client,
     recorder: Recorder,
     nodes: Cache<Node>,
     pods: Cache<Pod>,
-    /// When a pod was first seen on a node with such taints: `kubectl taint` writes no time. Bounded by their pods.
-    seen: Mutex<HashMap<Key, Timestamp>>,
+    /// The pods on nodes with such taints that still have time. Bounded by the pods.
+    leaving: Mutex<HashMap<Key, Leaving>>,
+}
+
+/// A pod that may stay until `at`.
+struct Leaving {
+    uid: Option<String>,
+    /// When it was first seen with its node's taints: `kubectl taint` writes no time.
+    since: Timestamp,
+    /// The end as the objects say it.
+    when: Timestamp,
+    at: Instant,
 }
 
 pub fn new(context: &Context) -> Box<dyn Controller> {
@@ -32,7 +46,7 @@ pub fn new(context: &Context) -> Box<dyn Controller> {
         recorder: context.recorder.clone(),
         nodes: context.caches.of(),
         pods: context.caches.of(),
-        seen: Mutex::default(),
+        leaving: Mutex::default(),
     })
 }
 
@@ -59,19 +73,6 @@ fn deadline(tolerations: &[Toleration], taints: &[&Taint], since: Timestamp, now
         };
     }
     earliest
-}
-
-impl TaintEviction {
-    /// When the pod has to go.
-    fn when(&self, key: &Key, pod: &Pod, node: &Node, now: Timestamp) -> Option<Timestamp> {
-        let taints = no_execute(node);
-        if taints.is_empty() {
-            return None;
-        }
-        let since = *self.seen.lock().entry(key.clone()).or_insert(now);
-        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-        deadline(tolerations, &taints, since, now)
-    }
 }
 
 #[async_trait]
@@ -101,17 +102,13 @@ impl Controller for TaintEviction {
     }
 
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Requeue> {
-        let pod = self.pods.at(key).filter(|pod| !pods::is_terminating(pod));
-        let node = pod.as_ref().and_then(|pod| pods::node_name(pod)).and_then(|name| self.nodes.get("", name));
-        let now = Timestamp::now();
-        let when = pod.as_ref().zip(node.as_ref()).and_then(|(pod, node)| self.when(key, pod, node, now));
-        let (Some(pod), Some(when)) = (pod, when) else {
-            self.seen.lock().remove(key);
+        let now = crate::time::now();
+        let Some((pod, left)) = self.leaves(key, now) else {
+            self.leaving.lock().remove(key);
             return Ok(Requeue::Done);
         };
-        if when > now {
-            let wait = Duration::try_from(when.duration_since(now)).unwrap_or_default();
-            return Ok(Requeue::After(wait));
+        if !left.is_zero() {
+            return Ok(Requeue::After(left));
         }
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.event(&pod.object_ref(&()), Normal, "TaintManagerEviction", message);
@@ -129,6 +126,26 @@ impl Controller for TaintEviction {
             Err(error) if !apply::is_not_found(&error) => Err(error.into()),
             _ => Ok(Requeue::Done),
         }
+    }
+}
+
+impl TaintEviction {
+    /// The pod and how long it may still stay; None: as long as it likes.
+    fn leaves(&self, key: &Key, now: Timestamp) -> Option<(Arc<Pod>, Duration)> {
+        let pod = self.pods.at(key).filter(|pod| !pods::is_terminating(pod))?;
+        let node = self.nodes.get("", pods::node_name(&pod)?)?;
+        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        let mut leaving = self.leaving.lock();
+        let known = leaving.get(key).filter(|l| l.uid == pod.metadata.uid);
+        let since = known.map_or(now, |l| l.since);
+        let when = deadline(tolerations, &no_execute(&node), since, now)?;
+        let at = known.filter(|l| l.when == when).map_or_else(
+            || Instant::now() + Duration::try_from(when.duration_since(now)).unwrap_or_default(),
+            |known| known.at,
+        );
+        leaving.insert(key.clone(), Leaving { uid: pod.metadata.uid.clone(), since, when, at });
+        drop(leaving);
+        Some((pod, at.saturating_duration_since(Instant::now())))
     }
 }
 

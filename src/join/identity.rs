@@ -226,6 +226,11 @@ impl Identity {
         params.serialize_request(key).and_then(|r| r.pem()).context("making a signing request")
     }
 
+    /// The node's private key: what only this node may read is sealed with it.
+    pub fn secret(&self) -> Result<Vec<u8>> {
+        Ok(self.key(Kind::Client)?.0.serialize_der())
+    }
+
     /// Keep a new certificate and show it from the next handshake on. The first client certificate ends the join.
     pub fn install(&self, kind: Kind, cert_pem: String) -> Result<()> {
         let (key, _) = self.key(kind)?;

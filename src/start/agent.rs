@@ -6,8 +6,10 @@ use crate::client::Line;
 use crate::join::identity::{Identity, Kind};
 use crate::join::renewal::{self, Renewer};
 use crate::join::{self, As};
+use crate::kept::Vault;
 use crate::task::Group;
 use crate::{config, join::enter};
+use anyhow::Context;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{info, warn};
@@ -22,7 +24,8 @@ pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Runni
     let line = line(&identity)?;
     let client = line.client(join::NAMESPACE);
     let settings = join::current_settings(&client, &identity).await?;
-    let caches = Caches::new(client.clone(), root.clone());
+    let vault = Vault::open(&config.node.agent_dir().join("kept"), &identity.secret()?).context("what was kept")?;
+    let caches = Caches::kept(client.clone(), vault, root.clone());
     Renewer { identity: identity.clone(), line: line.clone(), token: config.token.clone() }.start(&Kind::ALL, root);
     let access = node::Access {
         client,

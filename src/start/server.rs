@@ -195,7 +195,7 @@ fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> a
     root.spawn("certificates", async move {
         loop {
             let renewed = tokio::select! {
-                () = tokio::time::sleep(period) => pki.renew(),
+                () = crate::time::wait(period) => pki.renew(),
                 _ = told.recv() => pki.rotate().map(|()| true),
             };
             // The kubeconfigs carry some of them.

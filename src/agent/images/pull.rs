@@ -21,7 +21,8 @@ pub struct Failure {
 /// Failed pulls of one pod: image → pause, and what the last try said.
 pub type PullBackoffs = Mutex<HashMap<String, (Backoff, String)>>;
 
-/// The image, pulled if the policy says so.
+/// The image, pulled if the policy says so. `again`: this pod has run it before, and may so again while the registry
+/// cannot be reached, whatever the policy.
 pub async fn ensure(
     agent: &Agent,
     pod: &Pod,
@@ -29,6 +30,7 @@ pub async fn ensure(
     sandbox: &cri::PodSandboxConfig,
     sources: &PodSources,
     backoffs: &PullBackoffs,
+    again: bool,
 ) -> Result<cri::Image, Failure> {
     let image = container.image.as_deref().unwrap_or_default();
     let name = Some(container.name.as_str());
@@ -59,8 +61,21 @@ pub async fn ensure(
             agent.event(pod, name, Normal, "Pulled", message);
             Ok(found)
         }
-        _ => pull(agent, pod, container, sandbox, sources, backoffs).await,
+        (_, present) => match (pull(agent, pod, container, sandbox, sources, backoffs).await, present) {
+            (Err(failure), Some(found)) if again && is_unreachable(&failure.message) => {
+                let message =
+                    format!("Registry of \"{image}\" cannot be reached; going on with the image on this machine");
+                agent.event(pod, name, Normal, "Pulled", message);
+                Ok(found)
+            }
+            (outcome, _) => outcome,
+        },
     }
+}
+
+/// containerd's words for a registry that was not reached, as against one that refused.
+fn is_unreachable(message: &str) -> bool {
+    message.contains("failed to do request") && !message.contains("x509:")
 }
 
 /// A container's pull policy; the API has set it, older objects may lack it.
@@ -176,6 +191,19 @@ mod tests {
     fn durations() {
         for (ms, text) in [(0, "0ms"), (56, "56ms"), (1000, "1s"), (1230, "1.23s"), (61_500, "1m1s")] {
             assert_eq!(go_duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn unreachable_registries() {
+        let head = "failed to resolve reference \"a/b:c\": failed to do request: Head \"https://a/v2/b/manifests/c\": ";
+        for (text, unreachable) in [
+            (format!("{head}dial tcp: lookup a: no such host"), true),
+            (format!("{head}dial tcp 192.0.2.1:443: i/o timeout"), true),
+            (format!("{head}x509: certificate signed by unknown authority"), false),
+            ("pull access denied, repository does not exist or may require authorization".to_owned(), false),
+        ] {
+            assert_eq!(is_unreachable(&text), unreachable, "{text}");
         }
     }
 

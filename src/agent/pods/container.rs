@@ -47,7 +47,8 @@ impl Parts {
     pub async fn start(&self, start: &Start, container: &Container, place: &Place<'_>) -> Result<(), Failure> {
         let agent = &*self.agent;
         let name = Some(container.name.as_str());
-        let image = pull::ensure(agent, &self.pod, container, place.config, &self.sources, &self.shared.pulls)
+        let again = start.attempt > 0;
+        let image = pull::ensure(agent, &self.pod, container, place.config, &self.sources, &self.shared.pulls, again)
             .await
             .inspect_err(|f| {
                 agent.event(&self.pod, name, Warning, "Failed", format!("Error: {}", f.reason));

@@ -64,7 +64,12 @@ pub async fn run(agent: Arc<Agent>, cache: Cache<Pod>, group: Group) {
     let (tasks, ended_before) = (HashMap::new(), HashSet::new());
     let mut pods = Pods { agent: agent.clone(), group, cache, tasks, ended: ended_before, done, known };
     pods.resync();
-    pods.group.spawn("leftovers", leftovers::run(agent, pods.known.clone()));
+    let (live, known) = (pods.cache.clone(), pods.known.clone());
+    pods.group.spawn("leftovers", async move {
+        // Pods as last known may not be all: only the server says what is not ours any more.
+        live.live().await;
+        leftovers::run(agent, known).await;
+    });
     let mut again = tokio::time::interval(AGAIN_EVERY);
     loop {
         tokio::select! {

@@ -216,6 +216,10 @@ impl Task {
         let mut starting: HashSet<String> = HashSet::new();
         let mut changes = 0;
         let mut generation = self.pod.metadata.generation;
+        // A look at the content of volumes may wait for the server: nothing else waits for it.
+        let mut refresh: Option<BoxFuture<'static, Option<Timestamp>>> = None;
+        let mut renew: Option<Timestamp> = None;
+        let mut stale = true;
         loop {
             // A new spec, or an object that it refers to, may mend what failed. Our own status writes do not.
             let now_changes = self.sources.changes();
@@ -263,8 +267,11 @@ impl Task {
                 }
             }
             mounted |= self.observed.running().next().is_some();
-            if mounted && step.is_none() {
-                self.refresh_volumes(&mut next, now).await;
+            if mounted && step.is_none() && refresh.is_none() && std::mem::take(&mut stale) {
+                refresh = Some(self.refresh_volumes());
+            }
+            if let Some(renew) = renew {
+                next = next.min(later(renew, now).max(Instant::now() + RUNTIME_RETRY));
             }
             self.follow_probes();
             self.tidy();
@@ -288,11 +295,16 @@ impl Task {
                         }
                     };
                 }
+                soonest = maybe(&mut refresh) => {
+                    (refresh, renew) = (None, soonest);
+                    continue;
+                }
                 Some(id) = stops.next() => drop(stopping.remove(&id)),
                 () = self.wake.notified() => {}
                 () = self.writer.progress() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
+            stale = true;
         }
     }
 
@@ -329,13 +341,16 @@ impl Task {
         }
     }
 
-    async fn refresh_volumes(&mut self, next: &mut Instant, now: Timestamp) {
-        if let Err(error) = self.volumes.refresh(&self.agent, &self.pod, &self.ips()).await {
-            self.agent.event(&self.pod, None, Warning, "FailedMount", error.to_string());
+    /// Bring the content of volumes up to date; gives when a token is due.
+    fn refresh_volumes(&self) -> BoxFuture<'static, Option<Timestamp>> {
+        let (volumes, agent, pod, ips) = (self.volumes.clone(), self.agent.clone(), self.pod.clone(), self.ips());
+        async move {
+            if let Err(error) = volumes.refresh(&agent, &pod, &ips).await {
+                agent.event(&pod, None, Warning, "FailedMount", error.to_string());
+            }
+            volumes.renew_at().await
         }
-        if let Some(renew) = self.volumes.renew_at().await {
-            *next = (*next).min(later(renew, now).max(Instant::now() + RUNTIME_RETRY));
-        }
+        .boxed()
     }
 
     fn follow_probes(&mut self) {

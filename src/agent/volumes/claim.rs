@@ -20,16 +20,21 @@ impl VolumeType for Claim {
         let name = volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()).unwrap_or_default();
         let namespace = on.pod.metadata.namespace.as_deref().unwrap_or("default");
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(on.agent.client.clone(), namespace);
-        let claim = claims.get(&name).await.with_context(|| format!("claim {namespace}/{name}"))?;
+        let uid = on.pod.metadata.uid.as_deref().unwrap_or_default();
+        let kept = &on.agent.kept;
+        let claim = kept.claims.ask(&format!("{uid}/{name}"), claims.get(&name)).await;
+        let claim = claim.with_context(|| format!("claim {namespace}/{name}"))?;
         let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let Some(volume_name) = claim.spec.and_then(|s| s.volume_name).filter(|_| bound) else {
+        let volume_name = claim.spec.as_ref().and_then(|s| s.volume_name.clone());
+        let Some(volume_name) = volume_name.filter(|_| bound) else {
             bail!("PersistentVolumeClaim is not bound: \"{name}\"");
         };
         let volumes: Api<PersistentVolume> = Api::all(on.agent.client.clone());
-        let found = volumes.get(&volume_name).await.with_context(|| format!("volume {volume_name}"))?;
-        let spec = found.spec.context("the volume has no spec")?;
-        if let Some(local) = spec.local {
-            let path = PathBuf::from(local.path);
+        let found = kept.volumes.ask(&format!("{uid}/{volume_name}"), volumes.get(&volume_name)).await;
+        let found = found.with_context(|| format!("volume {volume_name}"))?;
+        let spec = found.spec.as_ref().context("the volume has no spec")?;
+        if let Some(local) = &spec.local {
+            let path = PathBuf::from(&local.path);
             if !path.exists() {
                 bail!("path {:?} does not exist", path.display().to_string());
             }
@@ -39,8 +44,8 @@ impl VolumeType for Claim {
             }
             return Ok(path);
         }
-        if let Some(host) = spec.host_path {
-            let path = PathBuf::from(host.path);
+        if let Some(host) = &spec.host_path {
+            let path = PathBuf::from(&host.path);
             host_path::check(&path, host.type_.as_deref().unwrap_or_default())?;
             return Ok(path);
         }

@@ -17,7 +17,6 @@ use super::{Context, pods};
 use crate::cache::{Cache, Key};
 use crate::events::{Normal, Recorder, Warning};
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
@@ -97,7 +96,7 @@ impl Controller for Deployments {
             pods.iter().any(|pod| !pods::is_finished(pod))
         };
         let busy: Vec<_> = sets.iter().filter(|s| busy(s)).filter_map(|s| s.metadata.uid.clone()).collect();
-        let plan = plan::plan(&deployment, &sets, &busy, Timestamp::now());
+        let plan = plan::plan(&deployment, &sets, &busy, crate::time::now());
         self.apply(key, &deployment, plan).await
     }
 }
@@ -115,7 +114,7 @@ impl Deployments {
                     return Ok(Requeue::After(super::writes::STALE_PAUSE));
                 }
                 Created::Refused(error) => {
-                    status::creation_failed(deployment, &mut status, &error, Timestamp::now());
+                    status::creation_failed(deployment, &mut status, &error, crate::time::now());
                     self.recorder.event(&deployment.object_ref(&()), Warning, "ReplicaSetCreateError", &error);
                     self.write_status(key, deployment, status, None).await?;
                     anyhow::bail!("{error}");

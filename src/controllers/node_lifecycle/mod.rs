@@ -113,7 +113,7 @@ impl Controller for NodeLifecycle {
         let silence = self.silence(&node);
         let (was_ready, is_new) = (plan::ready_status(&node) == "True", plan::ready_status(&node).is_empty());
         let grace = if is_new { START_GRACE.max(self.grace) } else { self.grace };
-        let (now, mut node) = (Timestamp::now(), node);
+        let (now, mut node) = (crate::time::now(), node);
         if silence >= grace
             && let Some(conditions) = plan::silenced(&node, now)
         {

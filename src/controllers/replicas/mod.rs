@@ -103,7 +103,7 @@ impl<S: Set> Controller for Sets<S> {
         if !self.control.writes.visible(key, &self.pods).await {
             return Ok(Requeue::After(STALE_PAUSE));
         }
-        let now = Timestamp::now();
+        let now = crate::time::now();
         let selector = set.selector();
         let uid = set.meta().uid.clone().unwrap_or_default();
         let mut free = owners::orphans(&self.pods, &key.namespace);

@@ -16,7 +16,6 @@ use crate::cache::{Change, Changes, Key, Notice};
 use crate::events::{Normal, Warning};
 use cluster::{Cluster, PodInfo};
 use cycle::{Decision, Diagnosis};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -160,7 +159,7 @@ impl Scheduler {
         let (client, pod) = (self.context.client.clone(), pod.pod.clone());
         self.context.group.spawn("unschedulable", async move {
             let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-                "lastTransitionTime": since.unwrap_or(Time(Timestamp::now())), "lastProbeTime": null,
+                "lastTransitionTime": since.unwrap_or(Time(crate::time::now())), "lastProbeTime": null,
                 "observedGeneration": pod.metadata.generation});
             let change = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
             let key = Key::of(pod.as_ref());
