@@ -1,6 +1,7 @@
 //! HTTPS to an API server, named by a kubeconfig or by a node's identity: our own connector, so that no second TLS
 //! stack comes in.
 
+use super::elsewhere::{self, Elsewhere};
 use super::line::Line;
 use crate::task::Group;
 use crate::wire::socket;
@@ -188,7 +189,7 @@ pub fn connect(target: Target, speaks: Speaks) -> Line {
 }
 
 fn connector(tls: Arc<ClientConfig>, server_name: Option<String>) -> Connector {
-    Connector { tls: TlsConnector::from(tls), server_name }
+    Connector { tls: TlsConnector::from(tls), server_name, elsewhere: Elsewhere::default() }
 }
 
 fn load(path: &Path) -> anyhow::Result<Target> {
@@ -382,6 +383,7 @@ impl ServerCertVerifier for Unverified {
 pub(super) struct Connector {
     tls: TlsConnector,
     server_name: Option<String>,
+    pub(super) elsewhere: Elsewhere,
 }
 
 impl tower::Service<Uri> for Connector {
@@ -394,18 +396,22 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Connector { tls, server_name } = self.clone();
+        let Connector { tls, server_name, elsewhere } = self.clone();
         Box::pin(async move {
             let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().unwrap_or(443);
             let name =
                 ServerName::try_from(server_name.unwrap_or_else(|| host.clone())).map_err(std::io::Error::other)?;
-            let connect = async {
-                let tcp = TcpStream::connect((host.as_str(), port)).await?;
-                socket::tune(&tcp)?;
-                tls.connect(name, tcp).await
+            let connect = |place: (String, u16)| {
+                let (tls, name) = (tls.clone(), name.clone());
+                async move {
+                    let tcp = TcpStream::connect(place).await?;
+                    socket::tune(&tcp)?;
+                    tls.connect(name, tcp).await
+                }
             };
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+            let attempts = elsewhere.places(&host, port).into_iter().map(connect);
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, elsewhere::first(attempts)).await;
             let timeout = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, format!("connecting to {host}:{port}"));
             Ok(TokioIo::new(Stream(connected.map_err(timeout)??)))
         })

@@ -56,6 +56,11 @@ impl Line {
         kube::Client::new(service, namespace)
     }
 
+    /// The server is also at these addresses: tried when it does not answer at the configured one.
+    pub fn also_at(&self, addresses: Vec<std::net::SocketAddr>) {
+        self.0.connector.load().elsewhere.set(addresses);
+    }
+
     /// From now on requests use a new connection; the present one ends with its last request.
     pub fn rotate(&self) {
         self.0.http.store(Arc::new(http(self.0.connector.load().as_ref().clone(), self.0.http2_only)));
@@ -63,7 +68,8 @@ impl Line {
     }
 
     /// The same with other certificates.
-    pub(super) fn replace(&self, connector: Connector) {
+    pub(super) fn replace(&self, mut connector: Connector) {
+        connector.elsewhere = self.0.connector.load().elsewhere.clone();
         self.0.connector.store(Arc::new(connector));
         self.rotate();
     }

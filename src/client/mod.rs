@@ -3,6 +3,7 @@
 //! In the server's process, requests go to the API server as function calls with an identity ([`local`]); elsewhere
 //! over HTTPS ([`https`]). Callers cannot tell the difference.
 
+mod elsewhere;
 mod https;
 mod line;
 

@@ -12,8 +12,10 @@
 //! | [`enter`] | the join itself |
 //! | [`request`] | a certificate by a CertificateSigningRequest |
 //! | [`renewal`] | certificates stay fresh; a node comes back after its certificate ended |
+//! | [`elsewhere`] | where else the server answers |
 //! | [`failure`] | what went wrong, as a sentence that says what to do |
 
+pub mod elsewhere;
 pub mod enter;
 pub mod failure;
 pub mod identity;
@@ -151,4 +153,4 @@ pub async fn current_settings(client: &kube::Client, identity: &Identity) -> any
 }
 
 /// How long a start waits for the server when it can do without.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const PATIENCE: std::time::Duration = crate::kept::PATIENCE;
