@@ -23,14 +23,28 @@ const MAX_WORKERS: usize = 4;
 
 pub fn server(flags: flags::Server) -> anyhow::Result<i32> {
     log(&flags.host.log)?;
-    let config = config::Server::from_flags(flags)?;
-    run(&config.node.run_dir.clone(), async move |root| start::server(&config, root).await)
+    again(|| {
+        let config = config::Server::from_flags(flags.clone())?;
+        run(&config.node.run_dir.clone(), async move |root| start::server(&config, root).await)
+    })
 }
 
 pub fn agent(flags: flags::Agent) -> anyhow::Result<i32> {
     log(&flags.host.log)?;
-    let config = config::Agent::from_flags(flags)?;
-    run(&config.node.run_dir.clone(), async move |root| start::agent(&config, root).await)
+    again(|| {
+        let config = config::Agent::from_flags(flags.clone())?;
+        run(&config.node.run_dir.clone(), async move |root| start::agent(&config, root).await)
+    })
+}
+
+/// Run, and again for as long as a run ends for that.
+fn again(once: impl Fn() -> anyhow::Result<i32>) -> anyhow::Result<i32> {
+    loop {
+        match once() {
+            Err(error) if error.is::<start::Again>() => info!("{error}"),
+            ended => return ended,
+        }
+    }
 }
 
 /// A part of it alone. `place`: a run directory and the part's name there, for parts that belong to a host and run once
@@ -66,9 +80,9 @@ where
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(serve(start))?;
+    let served = runtime.block_on(serve(start));
     runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok(0)
+    served.map(|()| 0)
 }
 
 /// Start everything, report readiness, wait for a signal or a fatal error, stop in order.
@@ -80,6 +94,7 @@ where
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let started = tokio::select! {
         result = start(&root) => result,
+        () = root.cancelled() => return root.join(STOP_GRACE).await,
         _ = tokio::signal::ctrl_c() => return root.join(STOP_GRACE).await,
         _ = terminate.recv() => return root.join(STOP_GRACE).await,
     };
@@ -93,13 +108,16 @@ where
     notify("READY=1");
     tokio::select! {
         () = root.cancelled() => {}
-        _ = tokio::signal::ctrl_c() => info!("stopping on interrupt; pods go on"),
+        _ = tokio::signal::ctrl_c() => {
+            info!("stopping on interrupt; pods go on");
+            notify("STOPPING=1");
+        }
         _ = terminate.recv() => {
+            notify("STOPPING=1");
             info!("stopping on SIGTERM; pods go on, unless the machine stops");
             running.before_stop().await;
         }
     }
-    notify("STOPPING=1");
     let result = root.join(STOP_GRACE).await;
     running.close().await;
     result

@@ -10,7 +10,7 @@ mod server;
 pub use agent::{Agent, ServerUrl};
 pub use cidr::Cidr;
 pub use cluster::Cluster;
-pub use node::Node;
+pub use node::{Node, UNPLUGGED, default_address};
 pub use server::Server;
 
 pub const CONFIG_FILE: &str = "/etc/kedge/config.yaml";

@@ -7,6 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The address of a host that has none: the IPv4 dummy address (RFC 7600), which nothing else ever has.
+pub const UNPLUGGED: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
 /// This host as a node, checked.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -14,6 +17,8 @@ pub struct Node {
     pub run_dir: PathBuf,
     pub name: String,
     pub ip: IpAddr,
+    /// There is no network: `ip` is [`UNPLUGGED`].
+    pub unplugged: bool,
     /// Where others reach this node from outside, if that differs: `ExternalIP` of its status.
     pub external_ip: Option<IpAddr>,
     pub labels: Vec<(String, String)>,
@@ -35,7 +40,8 @@ impl Node {
             bail!("--disable {unknown}: no such part; there are {}", parts.join(", "));
         }
         let labels = node.node_label.iter().map(|l| label(l)).collect::<Result<_, _>>()?;
-        let ip = node.node_ip.or_else(default_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let found = node.node_ip.or_else(default_address);
+        let ip = found.unwrap_or(IpAddr::V4(UNPLUGGED));
         ensure!(ip.is_ipv4(), "--node-ip {ip}: IPv6 nodes are not supported yet");
         durable::create_dir(&host.data_dir, 0o755)
             .with_context(|| format!("cannot use the data directory {}", host.data_dir.display()))?;
@@ -44,6 +50,7 @@ impl Node {
             data_dir: host.data_dir,
             run_dir: host.run_dir,
             ip,
+            unplugged: found.is_none(),
             external_ip: node.node_external_ip,
             labels,
             disabled: node.disable,
@@ -110,8 +117,11 @@ fn cleaned(host: &str) -> String {
     if labels.is_empty() { "node".to_owned() } else { labels.join(".") }
 }
 
-/// The address of the default route (no packet is sent), else any global address of an interface.
-fn default_address() -> Option<IpAddr> {
+/// First letters of the interfaces that kedge makes.
+const OWN_INTERFACES: [&str; 2] = ["kdg", "kedge"];
+
+/// The address of the default route (no packet is sent), else any global address of an interface that is not our own.
+pub fn default_address() -> Option<IpAddr> {
     let routed = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
@@ -120,6 +130,10 @@ fn default_address() -> Option<IpAddr> {
     let any = || {
         let global = |i: nix::ifaddrs::InterfaceAddress| {
             let ip = i.address?.as_sockaddr_in()?.ip();
+            let loopback = i.flags.contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK);
+            if loopback || OWN_INTERFACES.iter().any(|prefix| i.interface_name.starts_with(prefix)) {
+                return None;
+            }
             (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
         };
         nix::ifaddrs::getifaddrs().ok()?.find_map(global)

@@ -79,6 +79,24 @@ pub fn undo(services: &[Cidr], dns: &[IpAddr]) -> io::Result<()> {
     Ok(())
 }
 
+/// Give a host without network an address, for itself and its pods. May be repeated.
+pub fn add_own_address(address: IpAddr) -> io::Result<()> {
+    let mut links = Links::open()?;
+    let lo = links.by_name("lo")?.ok_or_else(|| io::Error::other("this network namespace has no lo"))?;
+    links.up(lo.index)?;
+    links.add_address(lo.index, address, true, None)
+}
+
+/// Take it back; nothing to do where it is not.
+pub fn remove_own_address(address: IpAddr) -> io::Result<()> {
+    let mut links = Links::open()?;
+    // Looking needs no rights; most hosts never had it.
+    match links.addresses()?.into_iter().find(|(held, _)| *held == address) {
+        Some((_, link)) => links.delete_address(link, address).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// The node's address in a family: `node_ip`, or one of the interface that has it.
 pub fn address_in(family: Family, node_ip: IpAddr) -> io::Result<Option<IpAddr>> {
     if Family::of(node_ip) == family {

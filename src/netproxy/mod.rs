@@ -35,6 +35,8 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use host::{add_own_address, remove_own_address};
+
 use crate::cache::{Cache, Caches, Changes};
 use crate::task::Group;
 use anyhow::Context;

@@ -1,6 +1,6 @@
 //! What runs in an agent, in which order: the identity first, kept or by a join; then the node.
 
-use super::{Running, node};
+use super::{Running, node, unplugged};
 use crate::cache::Caches;
 use crate::client::Line;
 use crate::join::identity::{Identity, Kind};
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 /// server is away.
 pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Running> {
     let started = Instant::now();
+    unplugged::prepare(&config.node, root)?;
     let identity = Arc::new(enter::enter(config).await?);
     identity.keep_names()?;
     come_back(&identity, config).await?;
@@ -26,6 +27,7 @@ pub async fn agent(config: &config::Agent, root: &Group) -> anyhow::Result<Runni
     let settings = join::current_settings(&client, &identity).await?;
     let vault = Vault::open(&config.node.agent_dir().join("kept"), &identity.secret()?).context("what was kept")?;
     let caches = Caches::kept(client.clone(), vault, root.clone());
+    join::elsewhere::follow(line.clone(), &caches, root);
     Renewer { identity: identity.clone(), line: line.clone(), token: config.token.clone() }.start(&Kind::ALL, root);
     let access = node::Access {
         client,

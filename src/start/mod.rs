@@ -6,7 +6,9 @@ mod node;
 mod running;
 mod server;
 mod signing;
+mod unplugged;
 
 pub use agent::agent;
 pub use running::Running;
 pub use server::server;
+pub use unplugged::Again;

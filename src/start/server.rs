@@ -1,6 +1,6 @@
 //! What runs in a server, in which order.
 
-use super::{Running, node, signing};
+use super::{Running, node, signing, unplugged};
 use crate::cache::Caches;
 use crate::join::Settings;
 use crate::pki::{Pki, PkiConfig};
@@ -33,6 +33,7 @@ const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
 /// Start a server; returns when the API answers and, with an agent, the node is registered.
 pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Running> {
     let started = Instant::now();
+    unplugged::prepare(&config.node, root)?;
     let listener = Listener::bind(SocketAddr::new(config.bind_address, config.port))
         .await
         .context("the API's port cannot be used; choose another with --https-listen-port, or stop what uses it")?;
