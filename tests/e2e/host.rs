@@ -56,6 +56,19 @@ impl Host {
         host
     }
 
+    /// A host with a server with these flags, and one beside it that has joined; both Ready.
+    pub fn and_second(flags: &[&str]) -> (Host, Agent) {
+        let mut host = Host::new();
+        host.import();
+        host.start(flags);
+        host.wait_ready();
+        let mut second = host.beside(2);
+        second.import();
+        second.join(&host, &[]);
+        host.wait_node(&second.name);
+        (host, second)
+    }
+
     /// A host with a server without an agent.
     pub fn api_only() -> Host {
         let mut host = Host::new();
@@ -95,6 +108,16 @@ impl Host {
         let mut agent = Agent::new(Machine::new(&id), &format!("node-{n}"), &inside);
         agent.also_remove(&router);
         agent
+    }
+
+    /// Pull the cable of a host on the link.
+    pub fn cut(&self, ip: &str) {
+        sh(&format!("ip -n {} link set {} down", self.link.namespace, port(ip))).ok();
+    }
+
+    /// Plug it in again.
+    pub fn mend(&self, ip: &str) {
+        sh(&format!("ip -n {} link set {} up", self.link.namespace, port(ip))).ok();
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -213,12 +236,16 @@ impl DerefMut for Host {
     }
 }
 
+/// The bridge's port of a host. Names of interfaces have 15 characters at most.
+fn port(ip: &str) -> String {
+    format!("p{}", ip.rsplit('.').next().unwrap_or_default())
+}
+
 impl Link {
     /// A namespace with an interface on the link.
     fn plug(&self, id: &str, ip: &str) {
         let bridge = &self.namespace;
-        // Names of interfaces have 15 characters at most.
-        let port = format!("p{}", ip.rsplit('.').next().unwrap_or_default());
+        let port = port(ip);
         sh(&format!(
             "ip netns add {id}
              ip link add eth0 netns {id} type veth peer name {port} netns {bridge}

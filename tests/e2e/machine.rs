@@ -87,6 +87,34 @@ impl Machine {
         }
     }
 
+    /// What a power cut and a boot without kedge leave: no process, no mount, no rule, no interface of a pod, an empty
+    /// run directory.
+    pub fn reboot(&mut self) {
+        self.kill();
+        let (data, run_dir) = (self.data_dir().display().to_string(), self.run_dir.display().to_string());
+        let ours = |pid: &str| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let command = read("cmdline");
+            let of_runtime = command.contains("containerd") && (command.contains(&data) || command.contains(&run_dir));
+            of_runtime || read("cgroup").contains(&format!("/{}/kubepods", self.id))
+        };
+        eventually("every process ends", 20, || {
+            let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+            let pids = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.parse::<u32>().is_ok());
+            let left: Vec<String> = pids.filter(|pid| ours(pid)).collect();
+            sh(&format!("kill -9 {} 2>/dev/null", left.join(" ")));
+            if left.is_empty() { Ok(()) } else { Err(left.join(" ")) }
+        });
+        sh(&format!(
+            "grep -o ' \\({data}\\|{run_dir}\\)/[^ ]*' /proc/self/mounts | sort -r | xargs -r umount -l
+             rm -rf {run_dir}
+             ip netns exec {id} nft flush ruleset
+             for link in $(ip -n {id} -o link | grep -o 'kdg[^:@]*'); do ip -n {id} link del $link; done; true",
+            id = self.id
+        ))
+        .ok();
+    }
+
     /// SIGTERM, and wait.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.process.take() {

@@ -7,14 +7,7 @@ use crate::run::{Outcome, eventually, has, run};
 
 /// A server and an agent with these flags for the server, both Ready, and pods "near" and "far" on them.
 fn two_nodes(flags: &[&str]) -> (Host, Agent) {
-    let mut host = Host::new();
-    host.import();
-    host.start(flags);
-    host.wait_ready();
-    let mut second = host.beside(2);
-    second.import();
-    second.join(&host, &[]);
-    host.wait_node("node-2");
+    let (host, second) = Host::and_second(flags);
     for (name, node) in [("near", "node-1"), ("far", "node-2")] {
         let spec = format!(r#"{{"spec":{{"nodeName":"{node}","terminationGracePeriodSeconds":0}}}}"#);
         let image = format!("--image={BUSYBOX}");
