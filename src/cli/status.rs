@@ -167,19 +167,51 @@ fn phases(pods: &[Pod]) -> Vec<(String, usize)> {
     counts.into_iter().collect()
 }
 
-/// The lines of `/metrics` that a person wants to see.
+/// What of `/metrics` a person wants to see.
 fn figures(metrics: &str) -> Vec<(String, String)> {
     let value = |name: &str| {
         let line = metrics.lines().find(|l| l.strip_prefix(name).is_some_and(|r| r.starts_with(' ')))?;
         line.rsplit(' ').next()?.parse::<f64>().ok()
     };
     let mib = |bytes: f64| format!("{:.1} MiB", bytes / (1024.0 * 1024.0));
+    let size = |name: &str| value(name).map(mib);
+    let written = size("kedge_store_written_bytes").map(|all| match size("kedge_store_written_bytes_per_day") {
+        Some(daily) => format!("{all} since the start, {daily} a day going by the last hour"),
+        None => format!("{all} since the start"),
+    });
+    let snapshot = value("kedge_store_snapshot_timestamp_seconds").map(|taken| {
+        let age = crate::time::human_duration(crate::time::now_seconds() - taken as i64);
+        format!("of revision {}, {age} ago", value("kedge_store_snapshot_revision").unwrap_or_default())
+    });
+    let alarm = value("kedge_store_alarm").filter(|on| *on > 0.0);
+    let losses = value("kedge_store_losses").filter(|n| *n > 0.0);
     let wanted = [
-        ("memory", "process_resident_memory_bytes"),
-        ("store size", "apiserver_storage_size_bytes"),
-        ("written", "kedge_store_written_bytes"),
+        ("memory", size("process_resident_memory_bytes")),
+        ("store size", size("apiserver_storage_size_bytes")),
+        ("written", written),
+        ("commits", commits(metrics, &value)),
+        ("snapshot", snapshot),
+        ("ALARM", alarm.map(|_| "the store cannot write; the log says why (is the disk full?)".to_owned())),
+        ("DATA LOST", losses.map(|n| format!("{n} times; see server/db/losses.json in the data directory"))),
     ];
-    wanted.iter().filter_map(|(label, name)| Some(((*label).to_owned(), mib(value(name)?)))).collect()
+    wanted.into_iter().filter_map(|(label, text)| Some((label.to_owned(), text?))).collect()
+}
+
+/// How long durable writes take.
+fn commits(metrics: &str, value: &dyn Fn(&str) -> Option<f64>) -> Option<String> {
+    let count = value("kedge_store_commit_duration_seconds_count").filter(|n| *n > 0.0)?;
+    let buckets = metrics.lines().filter_map(|line| {
+        let (bound, count) =
+            line.strip_prefix("kedge_store_commit_duration_seconds_bucket{le=\"")?.split_once("\"} ")?;
+        Some((bound, count.parse::<f64>().ok()?))
+    });
+    let buckets: Vec<_> = buckets.collect();
+    let within = |part: f64| match buckets.iter().find(|(_, below)| *below >= part * count) {
+        Some(("+Inf", _)) | None => "above 60 s".to_owned(),
+        Some((bound, _)) => format!("within {} ms", bound.parse::<f64>().unwrap_or_default() * 1000.0),
+    };
+    let worst = value("kedge_store_commit_recent_worst_seconds").unwrap_or_default() * 1000.0;
+    Some(format!("half {}, 99 % {}, the slowest of late {worst:.1} ms", within(0.5), within(0.99)))
 }
 
 impl std::fmt::Display for Report {
@@ -200,5 +232,29 @@ impl std::fmt::Display for Report {
             writeln!(f, "certificate {certificate}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_from_metrics() {
+        let metrics = "# HELP x y\nprocess_resident_memory_bytes 1048576\nkedge_store_written_bytes 524288\n\
+            kedge_store_written_bytes_per_day 2097152\nkedge_store_alarm 0\nkedge_store_losses 2\n\
+            kedge_store_commit_duration_seconds_bucket{le=\"0.001\"} 50\n\
+            kedge_store_commit_duration_seconds_bucket{le=\"10\"} 98\n\
+            kedge_store_commit_duration_seconds_bucket{le=\"+Inf\"} 100\n\
+            kedge_store_commit_duration_seconds_count 100\nkedge_store_commit_recent_worst_seconds 70.5\n";
+        let shown: Vec<String> = figures(metrics).into_iter().map(|(label, text)| format!("{label}: {text}")).collect();
+        let wanted = [
+            "memory: 1.0 MiB",
+            "written: 0.5 MiB since the start, 2.0 MiB a day going by the last hour",
+            "commits: half within 1 ms, 99 % above 60 s, the slowest of late 70500.0 ms",
+            "DATA LOST: 2 times; see server/db/losses.json in the data directory",
+        ];
+        assert_eq!(shown, wanted);
+        assert_eq!(figures(""), []);
     }
 }

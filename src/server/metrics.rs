@@ -1,6 +1,8 @@
 //! Counters in Prometheus' text form, with labels that clients cannot multiply.
 
 use crate::server::registry::Registry;
+use crate::store::Store;
+use crate::store::condition::COMMIT_BUCKETS;
 use http::StatusCode;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -104,20 +106,7 @@ impl Metrics {
         let store = registry.store();
         let watches = self.watches.load(Ordering::Relaxed);
         gauge(&mut out, "apiserver_longrunning_requests", "Running watches.", watches as f64);
-        gauge(&mut out, "kedge_store_revision", "Revision of the last write.", store.revision().0 as f64);
-        gauge(&mut out, "kedge_store_compacted_revision", "Oldest readable revision.", store.compacted().0 as f64);
-        gauge(
-            &mut out,
-            "apiserver_storage_size_bytes",
-            "Bytes that the store uses on disk.",
-            store.disk_bytes() as f64,
-        );
-        gauge(
-            &mut out,
-            "kedge_store_written_bytes",
-            "Bytes written to disk since start.",
-            store.written_bytes() as f64,
-        );
+        render_store(&mut out, &**store);
         render_process(&mut out);
         out
     }
@@ -153,6 +142,35 @@ fn words(label: &Label) -> String {
 
 fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+}
+
+/// How the store is doing.
+fn render_store(out: &mut String, store: &dyn Store) {
+    gauge(out, "kedge_store_revision", "Revision of the last write.", store.revision().0 as f64);
+    gauge(out, "kedge_store_compacted_revision", "Oldest readable revision.", store.compacted().0 as f64);
+    gauge(out, "apiserver_storage_size_bytes", "Bytes that the store uses on disk.", store.disk_bytes() as f64);
+    gauge(out, "kedge_store_written_bytes", "Bytes written to disk since start.", store.written_bytes() as f64);
+    let condition = store.condition();
+    if let Some(bytes) = condition.written_per_day {
+        let help = "Bytes written to disk a day, going by the last hour.";
+        gauge(out, "kedge_store_written_bytes_per_day", help, bytes as f64);
+    }
+    gauge(out, "kedge_store_alarm", "1 while writes fail.", f64::from(u8::from(condition.alarm.is_some())));
+    gauge(out, "kedge_store_losses", "Losses of data on record.", condition.losses.len() as f64);
+    if let Some(snapshot) = condition.snapshot {
+        gauge(out, "kedge_store_snapshot_revision", "Revision of the newest snapshot.", snapshot.revision.0 as f64);
+        gauge(out, "kedge_store_snapshot_timestamp_seconds", "When it was taken.", snapshot.time as f64);
+    }
+    let commits = condition.commits;
+    let worst = "Longest commit of the last five to ten minutes.";
+    gauge(out, "kedge_store_commit_recent_worst_seconds", worst, commits.recent_worst.as_secs_f64());
+    let name = "kedge_store_commit_duration_seconds";
+    let _ = writeln!(out, "# HELP {name} Durable commits, the disk's barrier included.\n# TYPE {name} histogram");
+    for (count, bound) in commits.buckets.iter().zip(COMMIT_BUCKETS) {
+        let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {}", commits.count);
+    let _ = writeln!(out, "{name}_sum {}\n{name}_count {}", commits.seconds, commits.count);
 }
 
 /// The usual process figures, from /proc; what cannot be read is left out.

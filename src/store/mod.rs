@@ -22,6 +22,7 @@
 //! - At its quota of bytes on disk the store refuses whatever puts ([`Error::NoSpace`]); it reads, deletes and compacts.
 
 pub mod compactor;
+pub mod condition;
 #[cfg(test)]
 mod contract;
 pub mod hub;
@@ -29,14 +30,19 @@ pub mod lease;
 pub mod memory;
 mod quota;
 pub mod sled;
+pub mod snapshots;
 mod txn;
 mod types;
+mod varint;
 
 pub use txn::{MAX_KEY_BYTES, MAX_TXN_BYTES, MAX_TXN_DEPTH, MAX_TXN_OPS};
 pub use types::*;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use condition::Condition;
+use snapshots::rolling::Rolling;
+use std::sync::Arc;
 
 /// A running watch. Dropping it ends it.
 #[async_trait]
@@ -71,6 +77,9 @@ pub enum Error {
     LeaseExists,
     #[error("too many leases, at most {0} are kept")]
     TooManyLeases(usize),
+    /// What is on the disk is not what was written.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
     #[error("store is closed")]
     Closed,
     #[error("store failed while {step}: {message}")]
@@ -143,6 +152,16 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes of values and deletions that are kept only as history (an estimate; what compaction would free).
     fn history_bytes(&self) -> u64 {
         0
+    }
+
+    /// How the store is doing.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// The rolling snapshots that the store repairs itself from, if it does.
+    fn rolling(&self) -> Option<Arc<Rolling>> {
+        None
     }
 
     /// Give back memory that was only there for speed and has not been used since the last call. May block for some

@@ -100,6 +100,18 @@ impl KeyRange {
         }
     }
 
+    /// Whether every key of the range begins with `prefix`.
+    pub fn is_within(&self, prefix: &[u8]) -> bool {
+        let all = KeyRange::prefix(Bytes::copy_from_slice(prefix));
+        self.start.starts_with(prefix) && (self.is_single() || self.end <= all.end)
+    }
+
+    /// Whether a key that begins with `prefix` can be in the range.
+    pub fn touches(&self, prefix: &[u8]) -> bool {
+        let all = KeyRange::prefix(Bytes::copy_from_slice(prefix));
+        if self.is_single() { self.start.starts_with(prefix) } else { self.start < all.end && self.end > all.start }
+    }
+
     /// Whether no key at all can be in the range.
     pub fn is_empty(&self) -> bool {
         !self.is_single() && !self.is_endless() && self.start >= self.end

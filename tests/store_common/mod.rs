@@ -11,7 +11,17 @@ use std::sync::Arc;
 pub type Acknowledged = BTreeMap<String, (u64, u64)>;
 
 pub fn open(directory: &Path) -> Arc<dyn Store> {
-    Sled::open(directory.join("store"), Options::default()).expect("opens")
+    try_open(directory).expect("opens")
+}
+
+pub fn try_open(directory: &Path) -> Result<Arc<dyn Store>, Error> {
+    Sled::open(directory.join("store"), Options::default())
+}
+
+/// A store whose keys below `/v/` are in the memory tier.
+pub fn open_volatile(directory: &Path) -> Arc<dyn Store> {
+    let options = Options { volatile: vec!["/v/".into()], ..Options::default() };
+    Sled::open(directory.join("store"), options).expect("opens")
 }
 
 /// A value that can be checked: its step, then noise of a length that depends on it.

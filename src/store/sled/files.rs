@@ -2,6 +2,7 @@
 
 use crate::durable;
 use crate::store::Error;
+use crate::store::condition::Loss;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 use parking_lot::Mutex;
@@ -18,6 +19,12 @@ const PROBE_BYTES: usize = 2 << 20;
 
 /// Free space below which writes are refused where the file system cannot claim room.
 const FREE_MARGIN_BYTES: u64 = 8 << 20;
+
+/// Damaged files that were set aside: the beginning of their directories' names, and how many stay.
+const DAMAGED: &str = "damaged-";
+const KEEP_DAMAGED: usize = 2;
+
+const LOSSES: &str = "losses.json";
 
 /// The directory of one store, locked.
 pub struct Directory {
@@ -52,44 +59,57 @@ impl Directory {
     }
 
     /// Where sled keeps its files.
-    pub fn sled(&self) -> PathBuf {
-        self.path.join("sled")
+    pub fn sled(&self) -> Files {
+        Files { path: self.path.join("sled") }
     }
 
-    /// To be done before sled opens its files. Half-written snapshots would be taken for the newest ones, and a
-    /// snapshot that sled takes on open must not refer to bytes that the last process wrote but never synced.
-    pub fn prepare(&self) -> Result<(), Error> {
-        let sled = self.sled();
-        durable::create_dir(&sled, 0o700).map_err(|e| failed("creating the store's directory", &sled, &e))?;
+    /// Where a new store is made that is to take the place of a damaged one; empty.
+    pub fn restoring(&self) -> Result<Files, Error> {
+        let path = self.path.join("restoring");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("repairing the store", &path, &error)),
+            _ => Ok(Files { path }),
+        }
+    }
+
+    /// Put what was made in the place of sled's files. Gives where those are now; of earlier ones the newest stay.
+    pub fn replace(&self, made: &Files) -> Result<PathBuf, Error> {
+        let kept = self.path.join(format!("{DAMAGED}{}", crate::time::now_seconds()));
         let work = || -> io::Result<()> {
-            for entry in fs::read_dir(&sled)? {
-                let entry = entry?;
-                if entry.file_name().to_string_lossy().ends_with(".generating") {
-                    fs::remove_file(entry.path())?;
-                }
+            let mut earlier: Vec<PathBuf> = fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).collect();
+            earlier.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(DAMAGED)));
+            earlier.sort();
+            for old in earlier.iter().rev().skip(KEEP_DAMAGED - 1).chain(earlier.iter().filter(|path| **path == kept)) {
+                fs::remove_dir_all(old)?;
             }
-            match File::open(sled.join("db")) {
-                Ok(file) => file.sync_all(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(error),
-            }
+            fs::rename(self.sled().path, &kept)?;
+            fs::rename(&made.path, self.sled().path)?;
+            durable::sync_dir(&self.path)
         };
-        work().map_err(|e| failed("preparing the store's files", &sled, &e))
+        work().map_err(|e| failed("repairing the store", &self.path, &e))?;
+        Ok(kept)
     }
 
-    /// To be done after sled has opened (and perhaps created) its files: make them and their names durable.
-    pub fn settle(&self) -> Result<Database, Error> {
-        let sled = self.sled();
-        let work = || -> io::Result<Database> {
-            File::open(sled.join("conf"))?.sync_all()?;
-            let file = OpenOptions::new().read(true).write(true).open(sled.join("db"))?;
-            file.sync_all()?;
-            File::open(sled.join("blobs"))?.sync_all()?;
-            File::open(&sled)?.sync_all()?;
-            File::open(&self.path)?.sync_all()?;
-            Ok(Database { file, path: sled.clone(), reserved: Mutex::default() })
-        };
-        work().map_err(|e| failed("syncing the store's files", &sled, &e))
+    pub fn mark(&self) -> PathBuf {
+        self.path.join("mark")
+    }
+
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
+    }
+
+    /// Losses on record.
+    pub fn losses(&self) -> Vec<Loss> {
+        let text = fs::read(self.path.join(LOSSES)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub fn add_loss(&self, loss: Loss) -> Result<(), Error> {
+        let path = self.path.join(LOSSES);
+        let mut losses = self.losses();
+        losses.push(loss);
+        let work = || durable::write(&path, &serde_json::to_vec_pretty(&losses)?, durable::SECRET);
+        work().map_err(|e| failed("recording a loss", &path, &e))
     }
 
     /// Whether sled could be opened now: that takes room for a snapshot and the rest of a segment, in files as long as
@@ -97,7 +117,7 @@ impl Directory {
     pub fn probe(&self) -> Result<(), Error> {
         let path = self.path.join("probe");
         let work = || -> io::Result<()> {
-            let length = fs::metadata(self.sled().join("db"))?.len();
+            let length = fs::metadata(self.sled().path.join("db"))?.len();
             let file = File::create(&path)?;
             file.write_all_at(&vec![1; PROBE_BYTES], length)?;
             file.sync_data()
@@ -113,7 +133,54 @@ impl Directory {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             entries.filter_map(|entry| entry.metadata().ok()).filter(|m| m.is_file()).map(|m| m.blocks() * 512).sum()
         };
-        size(self.sled()) + size(self.sled().join("blobs"))
+        size(self.sled().path) + size(self.sled().path.join("blobs"))
+    }
+}
+
+/// The directory that sled has for itself.
+pub struct Files {
+    path: PathBuf,
+}
+
+impl Files {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// To be done before sled opens its files. Half-written snapshots would be taken for the newest ones, and a
+    /// snapshot that sled takes on open must not refer to bytes that the last process wrote but never synced.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let sled = &self.path;
+        durable::create_dir(sled, 0o700).map_err(|e| failed("creating the store's directory", sled, &e))?;
+        let work = || -> io::Result<()> {
+            for entry in fs::read_dir(sled)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().ends_with(".generating") {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            match File::open(sled.join("db")) {
+                Ok(file) => file.sync_all(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        work().map_err(|e| failed("preparing the store's files", sled, &e))
+    }
+
+    /// To be done after sled has opened (and perhaps created) its files: make them and their names durable.
+    pub fn settle(&self) -> Result<Database, Error> {
+        let sled = &self.path;
+        let work = || -> io::Result<Database> {
+            File::open(sled.join("conf"))?.sync_all()?;
+            let file = OpenOptions::new().read(true).write(true).open(sled.join("db"))?;
+            file.sync_all()?;
+            File::open(sled.join("blobs"))?.sync_all()?;
+            File::open(sled)?.sync_all()?;
+            File::open(sled.parent().unwrap_or(sled))?.sync_all()?;
+            Ok(Database { file, path: sled.clone(), reserved: Mutex::default() })
+        };
+        work().map_err(|e| failed("syncing the store's files", sled, &e))
     }
 }
 

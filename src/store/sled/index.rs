@@ -66,7 +66,6 @@ pub struct Index {
     superseded_bytes: u64,
     /// Keys that are attached to a lease now.
     attached: BTreeSet<(LeaseId, Key)>,
-    newest: u64,
 }
 
 /// What a range holds at a revision.
@@ -81,6 +80,11 @@ impl Index {
     /// The live state of a key at a revision.
     pub fn get(&self, key: &[u8], revision: u64) -> Option<Version> {
         self.keys.get(key)?.at(revision).filter(|version| !version.deleted()).copied()
+    }
+
+    /// The newest state of a key, deleted or not.
+    pub fn latest(&self, key: &[u8]) -> Option<Version> {
+        self.keys.get(key).map(|versions| versions.latest)
     }
 
     /// Live keys in a range at a revision, at most `limit` of them (0: all), all of them counted.
@@ -133,7 +137,6 @@ impl Index {
             self.supersede(version.revision + 1, version, key.clone());
         }
         self.attach(version.lease, &key);
-        self.newest = version.revision;
         key
     }
 
@@ -216,11 +219,6 @@ impl Index {
     /// How many keys there are, deleted ones that are not forgotten yet among them.
     pub fn len(&self) -> usize {
         self.keys.len()
-    }
-
-    /// Revision of the last version entered.
-    pub fn newest(&self) -> u64 {
-        self.newest
     }
 
     /// The state of a key before a revision, if it is still known.

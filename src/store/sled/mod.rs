@@ -7,8 +7,10 @@
 //! ```
 //!
 //! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
-//! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads, opening, repair. `writer.rs`: the one writer.
-//! - `snapshot.rs`: reading everything at one revision.
+//! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads. `writer.rs`: the one writer.
+//! - `volatile.rs`: the memory tier, for what is written all the time.
+//! - `recovery.rs`: opening and repair of damage. `mark.rs`: how far writes were acknowledged. `recent.rs`: latencies.
+//! - `snapshot.rs`: reading everything at one revision. `past.rs`: history of both tiers in order.
 //!
 //! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last flush. For
 //! power loss that takes `barrier.rs`.
@@ -16,12 +18,20 @@
 mod barrier;
 mod files;
 mod index;
+mod mark;
+mod past;
+mod recent;
 mod record;
+mod recovery;
 mod shared;
 mod snapshot;
 mod values;
+mod volatile;
 mod writer;
 
+use super::condition::Condition;
+use super::snapshots::format::Reader;
+use super::snapshots::rolling::Rolling;
 use super::txn::{check, puts};
 use super::{
     Alarm, Error, KeyRange, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Snapshot, Store, Txn,
@@ -30,8 +40,10 @@ use super::{
 use crate::task;
 use async_trait::async_trait;
 use bytes::Bytes;
+use files::Directory;
 use shared::{Handle, Shared};
 use snapshot::Shot;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +56,10 @@ const QUEUE_TXNS: usize = 1024;
 /// Values that a read fetches from sled without leaving its async thread; more are fetched on a blocking thread.
 const INLINE_FETCHES: usize = 4;
 
+/// How far revisions jump when a store is restored: more than are written between a backup and its use (as etcd's own
+/// advice for `etcdutl snapshot restore --bump-revision`).
+const RESTORE_JUMP: u64 = 1_000_000_000;
+
 /// What may be chosen about a store.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -51,13 +67,17 @@ pub struct Options {
     pub page_cache_bytes: u64,
     /// Recently used values, uncompressed; those unused between two calls of [`Store::trim`] are dropped.
     pub value_cache_bytes: usize,
+    /// Keys that begin with one of these are of the memory tier: a write of nothing else is acknowledged at once and
+    /// reaches the disk late. After an unclean stop the last minutes of it may be lost; reads and watches that need
+    /// them are then answered with [`Error::Compacted`].
+    pub volatile: Vec<Bytes>,
     /// Bytes on disk at which puts are refused; 0: no limit but the disk's.
     pub quota_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20, quota_bytes: 8 << 30 }
+        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20, volatile: Vec::new(), quota_bytes: 8 << 30 }
     }
 }
 
@@ -77,6 +97,19 @@ impl Sled {
         task::thread("store-writer", move || writer.run())
             .map_err(|e| Error::Failed { step: "starting the store's writer", message: e.to_string() })?;
         Ok(Arc::new(Sled { shared, commands }))
+    }
+
+    /// Make a store in a new directory out of a snapshot. Its revisions jump far ahead, so that nobody who knew the old
+    /// store takes an old revision for a new one; older ones are compacted.
+    pub fn restore(path: impl AsRef<Path>, snapshot: &mut Reader<impl Read>) -> Result<(), Error> {
+        let directory = Directory::open(path.as_ref())?;
+        let continues_at = snapshot.revision().0 + RESTORE_JUMP;
+        recovery::fill(&directory.sled(), &Options::default(), snapshot, continues_at)
+    }
+
+    /// Whether no process uses the store in a directory; [`Error::Failed`] names it.
+    pub fn check_unused(path: impl AsRef<Path>) -> Result<(), Error> {
+        Directory::open(path.as_ref()).map(drop)
     }
 
     async fn command<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
@@ -112,6 +145,9 @@ impl Store for Sled {
     async fn watch(&self, range: KeyRange, from: Option<Revision>) -> Result<Box<dyn Watch>, Error> {
         self.shared.check_open()?;
         let compacted = self.shared.compacted();
+        if let Some(from) = from {
+            self.shared.check_floor(&range, from)?;
+        }
         match from {
             Some(from) if from < compacted => Err(Error::Compacted(compacted)),
             _ => {
@@ -139,6 +175,16 @@ impl Store for Sled {
 
     fn trim(&self) {
         self.shared.trim();
+        // When the queue is full there is more urgent work; there is a next time.
+        let _ = self.commands.try_send(Command::WriteBack);
+    }
+
+    fn condition(&self) -> Condition {
+        self.shared.condition()
+    }
+
+    fn rolling(&self) -> Option<Arc<Rolling>> {
+        Some(self.shared.rolling.clone())
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -13,6 +13,7 @@
 //! is one that was never acknowledged, and is removed on open.
 
 use crate::store::LeaseId;
+use crate::store::varint::{put_varint, varint};
 use bytes::{BufMut, Bytes};
 
 /// Longest value that is ever given to sled. Its leaves split by count: a leaf holds up to 16 entries, 19 after a merge
@@ -38,6 +39,12 @@ const LEASED: u8 = 16;
 pub struct Place {
     pub revision: u64,
     pub sub: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "record {}/{}", self.revision, self.sub)
+    }
 }
 
 impl Place {
@@ -217,27 +224,6 @@ pub fn unpack(stored: &[u8], raw: usize) -> std::io::Result<Bytes> {
         };
         Ok(decompressor.decompress(stored, raw)?.into())
     })
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

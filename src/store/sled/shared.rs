@@ -1,16 +1,23 @@
 //! What readers and the writer share: opening and repair, reads, the history behind watches.
 
 use super::Options;
-use super::files::{Database, Directory, failed};
-use super::index::{Index, Key, Version};
-use super::record::{Place, Record, Value, decode, decode_lease, unpack};
+use super::files::{Database, Directory, Files, failed};
+use super::index::{Index, Superseded, Version};
+use super::mark::{Mark, Noted};
+use super::past::{Past, PastWrite, Source};
+use super::recent::{Recent, Written};
+use super::record::{Encoded, Place, Record, Value, decode, unpack};
+use super::recovery::{self, Loaded};
 use super::snapshot::{STEP_BYTES, STEP_RECORDS};
 use super::values::Values;
+use super::volatile::Volatile;
+use crate::store::condition::{Condition, Loss};
 use crate::store::hub::{History, Hub};
 use crate::store::lease::Book;
 use crate::store::quota::Quota;
+use crate::store::snapshots::rolling::Rolling;
 use crate::store::txn::check_revision;
-use crate::store::{Error, Event, EventKind, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, Write};
+use crate::store::{Error, Event, KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, Write};
 use crate::task;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,12 +27,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// Layout of the entries. Older ones are read as they are and then called this; others are refused.
-const FORMAT: &[u8] = b"2";
-
-/// Without leases.
-const FORMAT_1: &[u8] = b"1";
 
 /// How long to wait for sled's threads to let go of its files before they are opened again.
 const REOPEN_TRIES: u32 = 40;
@@ -58,10 +59,25 @@ pub struct Shared {
     pub open: RwLock<Option<Open>>,
     pub index: RwLock<Index>,
     pub values: Mutex<Values>,
+    /// What is only in memory so far.
+    pub volatile: RwLock<Volatile>,
     committed: AtomicU64,
+    /// Revision of the last write that is on disk.
+    durable: AtomicU64,
+    /// Revisions up to here may be given out before they are on disk.
+    reserved: AtomicU64,
+    /// The memory tier's history begins here.
+    floor: u64,
     compacted: AtomicU64,
     written: AtomicU64,
     closed: AtomicBool,
+    mark: Mark,
+    pub rolling: Arc<Rolling>,
+    losses: Vec<Loss>,
+    commits: Mutex<Recent>,
+    rate: Mutex<Written>,
+    /// Why the last write failed, if it did.
+    alarm: Mutex<Option<String>>,
     /// Records read from sled since the last trim.
     fetched: AtomicUsize,
     /// Revisions that reads under way look at, with how many.
@@ -74,13 +90,9 @@ pub struct Shared {
 impl Shared {
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let directory = Directory::open(path)?;
-        let open = open_sled(&directory, &options)?;
-        let compacted = read_metadata(&open, path)?;
-        let (index, last) = read_index(&open, path)?;
-        let committed = last.max(compacted);
-        remove_after(&open, committed)?;
-        let leases = read_leases(&open)?;
-        flush(&open)?;
+        let (Loaded { open, index, reached, committed, compacted, floor, leases }, mark) =
+            recovery::open(&directory, &options)?;
+        mark.set(Noted { durable: reached, reserved: 0 });
         let quota_bytes = options.quota_bytes;
         if index.len() >= TRIM_FETCHES {
             press_page_cache(&open)?;
@@ -89,10 +101,20 @@ impl Shared {
         Ok(Shared {
             values: Mutex::new(Values::new(options.value_cache_bytes)),
             options,
+            losses: directory.losses(),
+            rolling: Arc::new(Rolling::new(directory.snapshots())),
+            mark,
+            commits: Mutex::default(),
+            rate: Mutex::default(),
+            alarm: Mutex::default(),
             directory: Mutex::new(Some(directory)),
             open: RwLock::new(Some(open)),
             index: RwLock::new(index),
+            volatile: RwLock::default(),
             committed: AtomicU64::new(committed),
+            durable: AtomicU64::new(reached),
+            reserved: AtomicU64::new(0),
+            floor,
             compacted: AtomicU64::new(compacted),
             written: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -112,34 +134,20 @@ impl Shared {
         directory.probe()?;
         let mut open = self.open.write();
         *open = None;
-        let mut tries = 0;
-        let again = loop {
-            match open_sled(directory, &self.options) {
-                Ok(again) => break again,
-                // sled's threads may hold its files a little longer.
-                Err(_) if tries < REOPEN_TRIES => {
-                    tries += 1;
-                    std::thread::sleep(REOPEN_PAUSE);
-                }
-                Err(error) => return Err(error),
-            }
-        };
+        let again = open_sled(&directory.sled(), &self.options)?;
         let committed = self.committed().0;
-        let last = last_record(&again)?.map_or(1, |place| place.revision);
-        if last < committed.min(self.newest_in_index()) {
+        let last = last_record(&again)?.map_or(1, |place| place.revision).max(self.compacted().0);
+        let durable = self.durable.load(Ordering::SeqCst);
+        if last < durable {
             return Err(Error::Failed {
                 step: "repairing the store",
-                message: format!("revision {committed} was written, but only {last} is there"),
+                message: format!("revision {durable} was written, but only {last} is there"),
             });
         }
-        remove_after(&again, committed)?;
+        recovery::remove_after(&again, committed)?;
         flush(&again)?;
         *open = Some(again);
         Ok(())
-    }
-
-    fn newest_in_index(&self) -> u64 {
-        self.index.read().newest()
     }
 
     pub fn close(&self) -> Result<(), Error> {
@@ -161,8 +169,61 @@ impl Shared {
         Revision(self.committed.load(Ordering::SeqCst))
     }
 
-    pub fn set_committed(&self, revision: u64) {
+    /// `durable`: the last revision in it that is behind a barrier, if there is one.
+    pub fn set_committed(&self, revision: u64, durable: Option<u64>) {
+        if let Some(durable) = durable {
+            self.durable.store(durable, Ordering::SeqCst);
+            self.mark.set(Noted { durable, reserved: self.reserved() });
+        }
         self.committed.store(revision, Ordering::SeqCst);
+    }
+
+    pub fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::SeqCst)
+    }
+
+    pub fn set_reserved(&self, revision: u64) {
+        self.reserved.store(revision, Ordering::SeqCst);
+        self.mark.set(Noted { durable: self.durable.load(Ordering::SeqCst), reserved: revision });
+    }
+
+    pub fn volatile_prefixes(&self) -> &[Bytes] {
+        &self.options.volatile
+    }
+
+    /// Versions that nobody needs any more: what of them has to be removed from disk.
+    pub fn forget(&self, mut gone: Vec<Superseded>) -> Vec<Superseded> {
+        let (mut values, mut volatile) = (self.values.lock(), self.volatile.write());
+        gone.iter().for_each(|entry| values.remove(entry.place));
+        gone.retain(|entry| !volatile.remove(entry.place));
+        gone
+    }
+
+    /// Whether history of a range from a revision on can be told: what was only in memory at an unclean stop is lost.
+    pub fn check_floor(&self, range: &KeyRange, revision: Revision) -> Result<(), Error> {
+        let lost = revision.0 < self.floor && self.options.volatile.iter().any(|prefix| range.touches(prefix));
+        if lost { Err(Error::Compacted(Revision(self.floor))) } else { Ok(()) }
+    }
+
+    /// Note how a commit ended.
+    pub fn observe(&self, took: Duration, result: &Result<(), Error>) {
+        match result {
+            Ok(()) => {
+                self.commits.lock().observe(took, Instant::now());
+                *self.alarm.lock() = None;
+            }
+            Err(error) => *self.alarm.lock() = Some(error.to_string()),
+        }
+    }
+
+    pub fn condition(&self) -> Condition {
+        Condition {
+            commits: self.commits.lock().commits(Instant::now()),
+            alarm: self.alarm.lock().clone(),
+            losses: self.losses.clone(),
+            snapshot: self.rolling.newest(),
+            written_per_day: self.rate.lock().per_day(Instant::now(), self.written_bytes()),
+        }
     }
 
     pub fn compacted(&self) -> Revision {
@@ -193,6 +254,7 @@ impl Shared {
     /// allocator by itself keeps what a burst of requests took. Blocks for some milliseconds if that is much.
     pub fn trim(&self) {
         self.values.lock().age();
+        self.rate.lock().sample(Instant::now(), self.written_bytes());
         if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
             // What cannot be read now is read by the next one who asks, who learns why.
             let _ = self.with_open(press_page_cache);
@@ -203,7 +265,7 @@ impl Shared {
     /// Run with sled open.
     pub fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T, Error>) -> Result<T, Error> {
         match &*self.open.read() {
-            Some(open) => work(open),
+            Some(open) => caught(|| work(open)),
             None if self.closed.load(Ordering::SeqCst) => Err(Error::Closed),
             None => Err(Error::Failed {
                 step: "reading the store",
@@ -230,6 +292,9 @@ impl Shared {
         let index = self.index.read();
         let committed = self.committed();
         check_revision(request, committed, self.compacted())?;
+        if let Some(revision) = request.revision {
+            self.check_floor(&request.range, revision)?;
+        }
         let at = request.revision.unwrap_or(committed).0;
         let mut response = RangeResponse { revision: committed, ..RangeResponse::default() };
         if request.count_only {
@@ -271,25 +336,37 @@ impl Shared {
         let mut writes = Vec::new();
         let (mut looked_at, mut bytes) = (0, 0);
         self.with_open(|open| {
-            for entry in open.sled.range(from.key()..) {
-                let (key, stored) = entry.map_err(|e| sled_error("reading a snapshot", e))?;
-                let Some(place) = record_place(&key).filter(|place| place.revision <= revision.0) else { break };
+            let mut past = self.past(open, from, STEP_RECORDS);
+            while let Some((place, write)) = past.next()? {
+                if place.revision > revision.0 {
+                    return Ok(None);
+                }
                 if looked_at >= STEP_RECORDS || bytes >= STEP_BYTES {
                     return Ok(Some(place));
                 }
                 looked_at += 1;
-                let record = decode(&stored).ok_or_else(|| damaged(place))?;
-                let current = || self.index.read().get(record.key, compacted.0).map(|version| version.place());
+                let current = || self.index.read().get(&write.key, compacted.0).map(|version| version.place());
                 if place.revision <= compacted.0 && current() != Some(place) {
                     continue;
                 }
-                let value = value_of(open, place, &record)?;
-                bytes += value.len() + record.key.len();
-                writes.push(Write { sub: place.sub, kind: kind(&record), kv: record_kv(place, &record, value) });
+                let value = match write.source {
+                    Source::Memory(ref value) => value.clone(),
+                    Source::Disk(ref stored) => value_of(open, place, &decode(stored).ok_or_else(|| damaged(place))?)?,
+                };
+                bytes += value.len() + write.key.len();
+                writes.push(Write { sub: place.sub, kind: write.kind(), kv: write.into_kv(place, value) });
             }
-            Ok(None)
+            Ok(past.cut_at())
         })
         .map(|next| (writes, next))
+    }
+
+    /// Everything written from a place on, in order. Memory comes first: what is written back meanwhile is then met
+    /// twice, not never.
+    fn past(&self, open: &Open, from: Place, limit: usize) -> Past {
+        let kept = self.volatile.read().from(from, limit);
+        let end = if kept.len() >= limit { kept.last().map(|(place, _)| place.revision) } else { None };
+        Past::new(kept, open.sled.range(from.key()..), end)
     }
 
     /// A value, recently used or from sled.
@@ -300,8 +377,11 @@ impl Shared {
         self.fetch(place)
     }
 
-    /// A value from sled.
+    /// A value from the memory tier or sled.
     fn fetch(&self, place: Place) -> Result<Bytes, Error> {
+        if let Some(kept) = self.volatile.read().get(place) {
+            return Ok(kept.value.clone().unwrap_or_default());
+        }
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let value = self.with_open(|open| fetch(open, place)?.ok_or_else(|| missing(place)))?;
         self.values.lock().insert(place, value.clone());
@@ -316,21 +396,21 @@ impl Shared {
         let mut next = committed + 1;
         let read = self.with_open(|open| {
             let mut last = from;
-            for entry in open.sled.range(Place { revision: from, sub: 0 }.key()..) {
-                let (key, bytes) = entry.map_err(|e| sled_error("reading history", e))?;
-                let Some(place) = record_place(&key) else { break };
+            let mut past = self.past(open, Place { revision: from, sub: 0 }, HISTORY_RECORDS);
+            while let Some((place, write)) = past.next()? {
                 let full = events.len() >= limit || looked_at >= HISTORY_RECORDS;
                 if place.revision > committed || (full && place.revision > last) {
                     next = place.revision.min(committed + 1);
-                    break;
+                    return Ok(());
                 }
                 last = place.revision;
                 looked_at += 1;
-                let record = decode(&bytes).ok_or_else(|| damaged(place))?;
-                if range.contains(record.key) {
-                    let value = if record.deleted { Bytes::new() } else { self.value(place)? };
-                    events.push(Arc::new(self.event(place, &record, value)));
+                if range.contains(&write.key) {
+                    events.push(Arc::new(self.event(place, write)?));
                 }
+            }
+            if let Some(place) = past.cut_at() {
+                next = place.revision.min(committed + 1);
             }
             Ok(())
         });
@@ -342,28 +422,14 @@ impl Shared {
         Ok((events, Revision(next)))
     }
 
-    fn event(&self, place: Place, record: &Record<'_>, value: Bytes) -> Event {
-        let previous = self.index.read().before(record.key, place.revision);
+    fn event(&self, place: Place, write: PastWrite) -> Result<Event, Error> {
+        let value = if write.deleted { Bytes::new() } else { self.value(place)? };
+        let previous = self.index.read().before(&write.key, place.revision);
         let previous = previous.and_then(|version| {
             let value = self.value(version.place()).ok()?;
-            Some(key_value(record.key, &version, value))
+            Some(key_value(&write.key, &version, value))
         });
-        Event { kind: kind(record), kv: record_kv(place, record, value), previous }
-    }
-}
-
-fn kind(record: &Record<'_>) -> EventKind {
-    if record.deleted { EventKind::Delete } else { EventKind::Put }
-}
-
-fn record_kv(place: Place, record: &Record<'_>, value: Bytes) -> KeyValue {
-    KeyValue {
-        key: Bytes::copy_from_slice(record.key),
-        value,
-        create_revision: Revision(record.create),
-        mod_revision: Revision(place.revision),
-        version: record.version,
-        lease: record.lease,
+        Ok(Event { kind: write.kind(), kv: write.into_kv(place, value), previous })
     }
 }
 
@@ -500,30 +566,36 @@ pub fn flush(open: &Open) -> Result<usize, Error> {
     open.sled.flush().map_err(|e| sled_error("writing to disk", e))
 }
 
-fn open_sled(directory: &Directory, options: &Options) -> Result<Open, Error> {
-    directory.prepare()?;
-    let path = directory.sled();
+/// Run what calls sled: damaged files can make it panic.
+pub fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::Damaged("the database library cannot read its files".into())))
+}
+
+/// Open sled; while another instance in this process lets go of its files, again.
+pub fn open_sled(files: &Files, options: &Options) -> Result<Open, Error> {
+    let mut tries = 0;
+    loop {
+        match try_open_sled(files, options) {
+            Err(Error::Failed { step: LOCKED, .. }) if tries < REOPEN_TRIES => {
+                tries += 1;
+                std::thread::sleep(REOPEN_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn try_open_sled(files: &Files, options: &Options) -> Result<Open, Error> {
+    files.prepare()?;
+    let path = files.path();
     let config = ::sled::Config::default()
-        .path(&path)
+        .path(path)
         .cache_capacity(options.page_cache_bytes)
         .flush_every_ms(None)
         .mode(::sled::Mode::LowSpace);
-    // A damaged file can make sled panic.
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()));
-    let sled = match opened {
-        Ok(Ok(sled)) => sled,
-        Ok(Err(::sled::Error::Io(error))) => return Err(failed("opening the store", &path, &error)),
-        Ok(Err(error)) => {
-            return Err(Error::Failed { step: "opening the store", message: format!("{}: {error}", path.display()) });
-        }
-        Err(_) => {
-            return Err(Error::Failed {
-                step: "opening the store",
-                message: format!("{}: its files are damaged", path.display()),
-            });
-        }
-    };
-    let file = directory.settle()?;
+    let sled = caught(|| config.open().map_err(|error| open_error(path, error)))?;
+    let file = files.settle()?;
     let open = Open { sled, file };
     prove_barrier(&open)?;
     Ok(open)
@@ -546,109 +618,8 @@ fn prove_barrier(open: &Open) -> Result<(), Error> {
     }
 }
 
-/// After the key of every piece.
-const LAST_PIECE: [u8; 15] = [b'q'; 15];
-const FORMAT_KEY: &[u8] = b"mformat";
 const OPENED_KEY: &[u8] = b"mopened";
 pub const COMPACTED_KEY: &[u8] = b"mcompacted";
-
-/// Check the format (or set it in a new store) and give the compacted revision.
-fn read_metadata(open: &Open, path: &Path) -> Result<u64, Error> {
-    let io = |e| sled_error("reading the store's metadata", e);
-    match open.sled.get(FORMAT_KEY).map_err(io)? {
-        Some(format) if &*format == FORMAT => {}
-        Some(format) if &*format == FORMAT_1 => {
-            open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
-        }
-        // Nothing but what opening has just written.
-        None if open.sled.len() == 1 => {
-            open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
-        }
-        _ => {
-            return Err(Error::Failed {
-                step: "opening the store",
-                message: format!("{}: not a store of this version", path.display()),
-            });
-        }
-    }
-    let compacted = open.sled.get(COMPACTED_KEY).map_err(io)?;
-    Ok(compacted.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?))).unwrap_or(1))
-}
-
-fn read_leases(open: &Open) -> Result<Book, Error> {
-    let (book, now) = (Book::default(), Instant::now());
-    for entry in open.sled.scan_prefix(b"l") {
-        let (key, value) = entry.map_err(|e| sled_error("reading leases", e))?;
-        match decode_lease(&key, &value) {
-            Some((id, granted, remaining)) => book.enter(id, granted, remaining, now),
-            None => {
-                let message = format!("entry {} is damaged", key.escape_ascii());
-                return Err(Error::Failed { step: "reading leases", message });
-            }
-        }
-    }
-    Ok(book)
-}
-
-/// Read the index and the last complete revision (1 if there is none).
-fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
-    let mut index = Index::default();
-    let mut last = 1;
-    // The writes of one revision; entered when the next begins, as the newest may be incomplete.
-    let mut group: Vec<(Key, Version)> = Vec::new();
-    let mut complete = false;
-    let mut enter = |group: &mut Vec<(Key, Version)>| {
-        for (key, version) in group.drain(..) {
-            last = version.revision;
-            index.push(&key, version);
-        }
-    };
-    for entry in open.sled.scan_prefix(b"r") {
-        let (key, bytes) = entry.map_err(|e| sled_error("reading the index", e))?;
-        let place = record_place(&key);
-        let (Some(place), Some(record)) = (place, decode(&bytes)) else {
-            let message = format!("{}: entry {} is damaged", path.display(), key.escape_ascii());
-            return Err(Error::Failed { step: "reading the index", message });
-        };
-        if group.first().is_some_and(|(_, first)| first.revision != place.revision) {
-            enter(&mut group);
-        }
-        complete = record.last;
-        group.push((Key::from(record.key), version(place, &record, bytes.len())));
-    }
-    if complete {
-        enter(&mut group);
-    }
-    Ok((index, last))
-}
-
-fn version(place: Place, record: &Record<'_>, len: usize) -> Version {
-    let pieces = match record.value {
-        Value::Inline { .. } => 0,
-        Value::Pieces { count, .. } => u32::from(count) * super::record::ITEM_BYTES as u32,
-    };
-    Version {
-        revision: place.revision,
-        sub: place.sub,
-        stored: len as u32 + pieces,
-        create: record.create,
-        version: if record.deleted { 0 } else { record.version },
-        lease: record.lease,
-    }
-}
-
-/// Remove what a writer that never got to its barrier has left behind.
-fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
-    let io = |e| sled_error("removing unfinished writes", e);
-    let from = Place { revision: revision + 1, sub: 0 };
-    // Records first: an incomplete transaction must not look complete, nor lack pieces.
-    for range in [open.sled.range(from.key()..), open.sled.range(from.piece_key(0)..LAST_PIECE)] {
-        for key in range.keys() {
-            open.sled.remove(key.map_err(io)?).map_err(io)?;
-        }
-    }
-    Ok(())
-}
 
 fn last_record(open: &Open) -> Result<Option<Place>, Error> {
     match open.sled.scan_prefix(b"r").next_back() {
@@ -657,21 +628,51 @@ fn last_record(open: &Open) -> Result<Option<Place>, Error> {
     }
 }
 
-fn record_place(key: &[u8]) -> Option<Place> {
+pub fn record_place(key: &[u8]) -> Option<Place> {
     if key.first() == Some(&b'r') { Place::parse(key) } else { None }
 }
 
-fn damaged(place: Place) -> Error {
-    Error::Failed { step: "reading a value", message: format!("record {}/{} is damaged", place.revision, place.sub) }
+pub fn damaged(place: Place) -> Error {
+    Error::Damaged(format!("{place} cannot be read"))
 }
 
 fn missing(place: Place) -> Error {
-    Error::Failed { step: "reading a value", message: format!("record {}/{} is missing", place.revision, place.sub) }
+    Error::Damaged(format!("{place} is missing"))
 }
 
+fn open_error(path: &Path, error: ::sled::Error) -> Error {
+    match sled_error("opening the store", error) {
+        Error::Damaged(what) => Error::Damaged(format!("{}: {what}", path.display())),
+        Error::Failed { step, message } => Error::Failed { step, message: format!("{}: {message}", path.display()) },
+        other => other,
+    }
+}
+
+/// Step of the error that says that sled's files are still in use.
+const LOCKED: &str = "locking the store's files";
+
+/// What went wrong inside sled. It reports most damage as I/O errors that no system call gave.
 pub fn sled_error(step: &'static str, error: ::sled::Error) -> Error {
     match error {
-        ::sled::Error::Io(error) => failed(step, Path::new("store"), &error),
-        other => Error::Failed { step, message: other.to_string() },
+        // Not even this one comes with the system's number.
+        ::sled::Error::Io(error) if error.to_string().contains("acquire lock") => {
+            Error::Failed { step: LOCKED, message: error.to_string() }
+        }
+        ::sled::Error::Io(error) => match error.raw_os_error() {
+            None | Some(libc::EIO) => Error::Damaged(error.to_string()),
+            Some(_) => failed(step, Path::new("store"), &error),
+        },
+        ::sled::Error::Corruption { .. } => Error::Damaged("a checksum is wrong".into()),
+        other => Error::Damaged(other.to_string()),
     }
+}
+
+/// Insert a record and its pieces, pieces first.
+pub fn insert(open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
+    let io = |e| sled_error("writing a record", e);
+    for (number, piece) in encoded.pieces.iter().enumerate() {
+        open.sled.insert(place.piece_key(number as u16), &piece[..]).map_err(io)?;
+    }
+    open.sled.insert(place.key(), &encoded.record[..]).map_err(io)?;
+    Ok(())
 }

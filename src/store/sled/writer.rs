@@ -3,10 +3,12 @@
 
 use super::index::{Key, Version};
 use super::record::{Encoded, Encoder, Place, Write, encode_lease, lease_key};
+use super::recovery;
 use super::shared::{self, COMPACTED_KEY, Open, Shared, key_value, sled_error};
+use super::volatile::{Kept, PAUSE, RESERVED_REVISIONS};
 use crate::store::txn::{Apply, Change, check_compact, run};
 use crate::store::{
-    Error, Event, EventKind, KeyRange, KeyValue, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Txn,
+    Error, Event, EventKind, KeyRange, KeyValue, LeaseId, LeaseStatus, Op, RangeRequest, RangeResponse, Revision, Txn,
     TxnResponse,
 };
 use bytes::Bytes;
@@ -35,6 +37,9 @@ const PURGE_STEP: usize = 128;
 /// What a removal is taken to insert.
 const PURGE_BYTES: usize = 128;
 
+/// Records of the memory tier between two barriers when they are written back.
+const WRITE_BACK_RECORDS: usize = 512;
+
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
 pub enum Command {
@@ -42,6 +47,8 @@ pub enum Command {
     Compact(Revision, Answer<()>),
     Lease(LeaseChange, Answer<Revision>),
     Defragment(Answer<()>),
+    /// Write back what has been in memory for long.
+    WriteBack,
     Close(Answer<()>),
 }
 
@@ -66,6 +73,8 @@ pub struct Writer {
     broken: Option<Error>,
     /// There may be something to remove.
     purging: bool,
+    /// Until when not to try to write the memory tier back, however full.
+    pause: Option<Instant>,
 }
 
 /// What a batch does, until it is committed or undone.
@@ -73,6 +82,8 @@ pub struct Writer {
 struct Batch {
     records: Vec<(Place, Encoded)>,
     bytes: usize,
+    /// Writes of the memory tier.
+    kept: Vec<(Place, Kept)>,
     keys: Vec<Key>,
     values: HashMap<Place, Bytes>,
     events: Vec<Arc<Event>>,
@@ -81,6 +92,7 @@ struct Batch {
 /// How far a batch had come.
 struct Mark {
     records: usize,
+    kept: usize,
     keys: usize,
     events: usize,
     revision: u64,
@@ -89,7 +101,7 @@ struct Mark {
 impl Writer {
     pub fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
         let revision = shared.committed().0;
-        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, purging: true }
+        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, purging: true, pause: None }
     }
 
     pub fn run(mut self) {
@@ -100,6 +112,7 @@ impl Writer {
                 Command::Compact(revision, answer) => reply(answer, self.compact(revision)),
                 Command::Lease(change, answer) => reply(answer, self.change_lease(change)),
                 Command::Defragment(answer) => reply(answer, self.purge_all()),
+                Command::WriteBack => self.write_back(),
                 Command::Close(answer) => return self.close(Some(answer)),
             }
         }
@@ -125,7 +138,7 @@ impl Writer {
         let mut other = None;
         let mut next = Some((txn, answer));
         while let Some((txn, answer)) = next.take() {
-            answers.push((self.evaluate(&mut batch, |step| run(&txn, step)), answer));
+            answers.push((self.evaluate(&mut batch, self.is_volatile(&txn), |step| run(&txn, step)), answer));
             if answers.len() < BATCH_TXNS && batch.bytes < BATCH_BYTES {
                 match self.commands.try_recv() {
                     Ok(Command::Txn(txn, answer)) => next = Some((txn, answer)),
@@ -134,23 +147,39 @@ impl Writer {
                 }
             }
         }
-        let committed = if batch.records.is_empty() { Ok(()) } else { self.commit(batch) };
+        let committed = if batch.keys.is_empty() { Ok(()) } else { self.commit(batch) };
         for (result, answer) in answers {
             reply(answer, committed.clone().and(result));
         }
         if self.purging && other.is_none() {
             self.purge();
         }
+        if self.shared.volatile.read().is_full() && self.pause.is_none_or(|until| Instant::now() >= until) {
+            self.write_back();
+        }
         other
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), Error> {
-        match self.persist(&batch) {
+        let result = match self.needs_disk(&batch) {
+            true => {
+                let began = Instant::now();
+                let result = self.persist(&batch);
+                self.shared.observe(began.elapsed(), &result);
+                result
+            }
+            false => Ok(()),
+        };
+        match result {
             Ok(()) => {
+                let now = Instant::now();
+                let mut volatile = self.shared.volatile.write();
+                batch.kept.into_iter().for_each(|(place, kept)| volatile.insert(place, kept, now));
+                drop(volatile);
                 let mut values = self.shared.values.lock();
                 batch.values.into_iter().for_each(|(place, value)| values.insert(place, value));
                 drop(values);
-                self.shared.set_committed(self.revision);
+                self.shared.set_committed(self.revision, batch.records.last().map(|(place, _)| place.revision));
                 self.shared.hub.publish(Revision(self.revision), batch.events);
                 Ok(())
             }
@@ -167,28 +196,88 @@ impl Writer {
         keys.iter().rev().for_each(|key| index.undo(key));
     }
 
+    /// Whether something of the batch has to be on disk before it is acknowledged.
+    fn needs_disk(&self, batch: &Batch) -> bool {
+        !batch.records.is_empty() || self.revision > self.shared.reserved() || self.shared.volatile.read().is_overfull()
+    }
+
     /// Insert everything and pass the barrier.
     fn persist(&mut self, batch: &Batch) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let reserve =
+            (!batch.kept.is_empty() && self.revision > shared.reserved()).then_some(self.revision + RESERVED_REVISIONS);
+        self.write_records(&batch.records, |open| reserve.map_or(Ok(()), |top| recovery::reserve(open, top)))?;
+        if let Some(top) = reserve {
+            shared.set_reserved(top);
+        }
+        Ok(())
+    }
+
+    /// Insert records and what else `first` does, and pass the barrier.
+    fn write_records(
+        &mut self,
+        records: &[(Place, Encoded)],
+        first: impl FnOnce(&Open) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.mend()?;
+        let bytes: usize = records.iter().map(|(_, encoded)| encoded.stored()).sum();
         let shared = self.shared.clone();
         shared.with_open(|open| {
-            open.file.reserve((batch.bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            open.file.reserve((bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
             self.guarded(|writer| {
-                for (place, encoded) in &batch.records {
-                    Self::insert(open, *place, encoded)?;
+                first(open)?;
+                for (place, encoded) in records {
+                    shared::insert(open, *place, encoded)?;
                 }
                 writer.barrier(open)
             })
         })
     }
 
-    fn insert(open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
-        let io = |e| sled_error("writing a record", e);
-        for (number, piece) in encoded.pieces.iter().enumerate() {
-            open.sled.insert(place.piece_key(number as u16), &piece[..]).map_err(io)?;
+    /// Write what is due of the memory tier to disk.
+    fn write_back(&mut self) {
+        if let Err(error) = self.write_back_now(false) {
+            warn!(%error, "what is only in memory stays there for now");
+            self.pause = Some(Instant::now() + PAUSE);
         }
-        open.sled.insert(place.key(), &encoded.record[..]).map_err(io)?;
+    }
+
+    /// `all`: also what has been superseded, so that watches can go on from any revision.
+    fn write_back_now(&mut self, all: bool) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let due = {
+            let index = shared.index.read();
+            let is_current = |place, kept: &Kept| index.latest(&kept.key).is_some_and(|v| v.place() == place);
+            shared.volatile.read().due(Instant::now(), all, is_current)
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        for part in due.chunks(WRITE_BACK_RECORDS) {
+            let records: Vec<_> = part.iter().map(|(place, kept)| (*place, self.encode_kept(kept))).collect();
+            self.write_records(&records, |_| Ok(()))?;
+            let mut volatile = shared.volatile.write();
+            for (place, _) in part {
+                volatile.remove(*place);
+            }
+        }
+        shared.volatile.write().written_back();
         Ok(())
+    }
+
+    fn encode_kept(&mut self, kept: &Kept) -> Encoded {
+        let Kept { key, value, create, version } = kept;
+        let (create, version) = (*create, *version);
+        let write = Write { key, value: value.as_deref(), create, version, lease: LeaseId::NONE };
+        let mut encoded = self.encoder.encode(&write);
+        encoded.mark_last();
+        encoded
+    }
+
+    /// Whether all that a transaction may write belongs to the memory tier.
+    fn is_volatile(&self, txn: &Txn) -> bool {
+        let prefixes = self.shared.volatile_prefixes();
+        !prefixes.is_empty() && is_within(txn, prefixes)
     }
 
     fn barrier(&mut self, open: &Open) -> Result<(), Error> {
@@ -225,10 +314,20 @@ impl Writer {
         self.commands.close();
         // What is left of leases counts on when the store is opened again. Without this they get their full time.
         let noted = self.note_all_leases();
-        let result = self.shared.close().and(noted);
+        let released = self.write_back_now(true).and_then(|()| self.release());
+        let result = self.shared.close().and(noted).and(released);
         if let Some(answer) = answer {
             reply(answer, result);
         }
+    }
+
+    /// Everything is on disk: give back the revisions that were reserved.
+    fn release(&mut self) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        if shared.reserved() == 0 || self.broken.is_some() {
+            return Ok(());
+        }
+        shared.with_open(|open| recovery::release(open, self.revision))
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), Error> {
@@ -274,7 +373,7 @@ impl Writer {
         self.shared.leases.status(id, Instant::now())?;
         let keys: Vec<Key> = self.shared.index.read().attached(id).cloned().collect();
         let mut batch = Batch::default();
-        self.evaluate(&mut batch, |step| {
+        self.evaluate(&mut batch, false, |step| {
             keys.iter().try_for_each(|key| step.delete(&KeyRange::key(Bytes::copy_from_slice(key))).map(|_| ()))
         })?;
         if !batch.records.is_empty() {
@@ -346,11 +445,12 @@ impl Writer {
                 index.purge(horizon, PURGE_STEP)
             };
             self.purging = gone.len() == PURGE_STEP;
+            let on_disk = shared.forget(gone);
             self.guarded(|writer| {
-                for entry in &gone {
+                for entry in &on_disk {
                     writer.remove(open, entry.place, entry.stored)?;
                 }
-                if writer.purging || gone.is_empty() { Ok(()) } else { writer.barrier(open) }
+                if writer.purging || on_disk.is_empty() { Ok(()) } else { writer.barrier(open) }
             })
         })
     }
@@ -363,7 +463,6 @@ impl Writer {
             open.sled.remove(place.piece_key(piece)).map_err(io)?;
         }
         open.sled.remove(place.key()).map_err(io)?;
-        self.shared.values.lock().remove(place);
         Ok(())
     }
 
@@ -372,16 +471,18 @@ impl Writer {
     fn evaluate<T>(
         &mut self,
         batch: &mut Batch,
+        in_memory: bool,
         work: impl FnOnce(&mut Step<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mark = Mark {
             records: batch.records.len(),
+            kept: batch.kept.len(),
             keys: batch.keys.len(),
             events: batch.events.len(),
             revision: self.revision,
         };
         let place = Place { revision: self.revision + 1, sub: 0 };
-        let result = work(&mut Step { writer: self, batch, place });
+        let result = work(&mut Step { writer: self, batch, place, in_memory });
         match &result {
             Ok(_) if batch.records.len() > mark.records => {
                 if let Some((_, last)) = batch.records.last_mut() {
@@ -393,6 +494,9 @@ impl Writer {
                 self.undo(&batch.keys[mark.keys..]);
                 batch.keys.truncate(mark.keys);
                 batch.events.truncate(mark.events);
+                for (place, _) in batch.kept.drain(mark.kept..) {
+                    batch.values.remove(&place);
+                }
                 for (place, encoded) in batch.records.drain(mark.records..) {
                     batch.bytes -= encoded.stored();
                     batch.values.remove(&place);
@@ -402,6 +506,17 @@ impl Writer {
         }
         result
     }
+}
+
+/// Whether nothing but keys with one of these prefixes, attached to no lease, is written in any branch.
+fn is_within(txn: &Txn, prefixes: &[Bytes]) -> bool {
+    let within = |range: &KeyRange| prefixes.iter().any(|prefix| range.is_within(prefix));
+    txn.success.iter().chain(&txn.failure).all(|op| match op {
+        Op::Put(put) => put.lease == Some(LeaseId::NONE) && within(&KeyRange::key(put.key.clone())),
+        Op::Delete(range) => within(range),
+        Op::Range(_) => true,
+        Op::Txn(inner) => is_within(inner, prefixes),
+    })
 }
 
 /// Who asked may have gone.
@@ -415,6 +530,8 @@ struct Step<'a> {
     batch: &'a mut Batch,
     /// Where its next write goes.
     place: Place,
+    /// Its writes are of the memory tier.
+    in_memory: bool,
 }
 
 impl Apply for Step<'_> {
@@ -480,18 +597,28 @@ impl Apply for Step<'_> {
 impl Step<'_> {
     fn write(&mut self, write: &Write<'_>, value: Bytes, previous: Option<KeyValue>) {
         let (writer, batch, place) = (&mut *self.writer, &mut *self.batch, self.place);
-        let encoded = writer.encoder.encode(write);
+        let encoded = if self.in_memory { None } else { Some(writer.encoder.encode(write)) };
+        let stored = encoded.as_ref().map_or(write.key.len() + value.len(), Encoded::stored);
         let version = Version {
             revision: place.revision,
             sub: place.sub,
-            stored: u32::try_from(encoded.stored()).unwrap_or(u32::MAX),
+            stored: u32::try_from(stored).unwrap_or(u32::MAX),
             create: write.create,
             version: write.version,
             lease: write.lease,
         };
         let key = writer.shared.index.write().push(write.key, version);
-        batch.bytes += encoded.stored();
-        batch.records.push((place, encoded));
+        match encoded {
+            Some(encoded) => {
+                batch.bytes += encoded.stored();
+                batch.records.push((place, encoded));
+            }
+            None => {
+                let value = write.value.map(|_| value.clone());
+                let (create, version) = (write.create, write.version);
+                batch.kept.push((place, Kept { key: key.clone(), value, create, version }));
+            }
+        }
         batch.keys.push(key);
         let kind = if write.value.is_some() { EventKind::Put } else { EventKind::Delete };
         if kind == EventKind::Put {
