@@ -10,6 +10,7 @@
 //! | [`kept`] | what an agent knew last, for a start without the server |
 //! | [`leader`] | one of several at a time |
 //! | [`join`] | how a host becomes a node of a cluster, and stays one |
+//! | [`backup`] | one file with all that makes up a server |
 //! | [`pki`], [`durable`] | certificates; files that survive power cuts |
 //! | [`wire`] | what server and agent both speak |
 //! | [`server`] | the API server |
@@ -27,6 +28,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const KUBERNETES_VERSION: &str = concat!("v1.37.1+kedge", env!("CARGO_PKG_VERSION"));
 
 pub mod agent;
+pub mod backup;
 pub mod cache;
 pub mod cli;
 pub mod client;

@@ -105,6 +105,27 @@ pub struct Node {
     pub shutdown_grace_period_critical_pods: String,
 }
 
+/// Backups that a server makes by itself.
+#[derive(Args, Clone, Debug)]
+pub struct Backup {
+    /// Make a backup this often: 24h [default: never].
+    #[arg(long, env = "KEDGE_BACKUP_INTERVAL", value_name = "DURATION")]
+    pub backup_interval: Option<String>,
+
+    /// Where those backups go [default: DATA-DIR/server/backups]; another disk is better.
+    #[arg(long, env = "KEDGE_BACKUP_DIR", value_name = "DIR")]
+    pub backup_dir: Option<PathBuf>,
+
+    /// How many of them stay.
+    #[arg(long, env = "KEDGE_BACKUP_KEEP", value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub backup_keep: u16,
+
+    /// File whose first line encrypts them.
+    #[arg(long, env = "KEDGE_BACKUP_PASSPHRASE_FILE", value_name = "FILE")]
+    pub backup_passphrase_file: Option<PathBuf>,
+}
+
 /// Networks and names of the cluster: a server's agents have them from the server, parts that run alone are told.
 #[derive(Args, Clone, Debug)]
 pub struct Networks {
@@ -203,6 +224,9 @@ pub struct Server {
     /// Seconds that pods stay on a node that is lost, unless they say so themselves.
     #[arg(long, env = "KEDGE_DEFAULT_UNREACHABLE_TOLERATION_SECONDS", value_name = "SECONDS", default_value_t = 300)]
     pub default_unreachable_toleration_seconds: u32,
+
+    #[command(flatten)]
+    pub backup: Backup,
 
     /// Where the admin kubeconfig is written.
     #[arg(long, env = "KEDGE_WRITE_KUBECONFIG", value_name = "FILE", default_value = crate::config::KUBECONFIG)]

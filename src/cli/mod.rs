@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, one line in [`Command`]. Every flag is declared once, in [`flags`];
 //! flag, `KEDGE_*` variable, configuration key, default and help derive from that declaration.
 
+mod backup;
 mod certificate;
 mod check;
 mod component;
@@ -8,7 +9,10 @@ mod daemon;
 mod file;
 pub mod flags;
 mod kubectl;
+mod local;
+mod secrets_encrypt;
 mod status;
+mod store;
 mod token;
 mod uninstall;
 mod unit;
@@ -41,6 +45,12 @@ enum Command {
     Token(token::Args),
     /// When this host's certificates end, and new ones at once.
     Certificate(certificate::Args),
+    /// Save a whole server in one file, and restore it, also on another host.
+    Backup(backup::Args),
+    /// Check, compact, defragment or export the server's store.
+    Store(store::Args),
+    /// Encryption of Secrets at rest: its state, and a new key.
+    SecretsEncrypt(secrets_encrypt::Args),
     /// Check that this host can run kedge; every line that is not ok says what to do.
     Check(check::Args),
     /// Stop kedge and remove everything of it from this host (volumes stay unless --purge-volumes).
@@ -100,6 +110,9 @@ fn dispatch(command: Command) -> anyhow::Result<i32> {
         Command::Kubectl(args) => kubectl::run(args),
         Command::Token(args) => token::run(args),
         Command::Certificate(args) => certificate::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Store(args) => store::run(args),
+        Command::SecretsEncrypt(args) => secrets_encrypt::run(args),
         Command::Check(args) => check::run(args),
         Command::Uninstall(args) => uninstall::run(args),
         Command::Unit(args) => unit::run(args),

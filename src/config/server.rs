@@ -3,10 +3,11 @@
 use super::agent::given_token;
 use super::node::duration;
 use super::{Cluster, Node};
+use crate::backup::{self, Schedule};
 use crate::cli::flags;
 use anyhow::{Context, ensure};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Parts that `--disable` knows.
@@ -32,6 +33,10 @@ pub struct Server {
     /// Tolerations of pods that name none, for nodes that are not ready and lost.
     pub not_ready_seconds: u32,
     pub unreachable_seconds: u32,
+    /// None: no backups but by hand.
+    pub backups: Option<Schedule>,
+    /// The file that the flags came from.
+    pub config: PathBuf,
     pub kubeconfig: PathBuf,
     pub kubeconfig_mode: u32,
 }
@@ -46,6 +51,8 @@ impl Server {
             u32::from_str_radix(&flags.write_kubeconfig_mode, 8).ok().filter(|m| *m <= 0o777).with_context(|| {
                 format!("--write-kubeconfig-mode {}: expected an octal mode such as 0600", flags.write_kubeconfig_mode)
             })?;
+        let config = flags.file.config.clone();
+        let backups = backups(&flags.backup, &flags.host.data_dir)?;
         let node = Node::from_flags(flags.host, flags.node, PARTS)?;
         Ok(Server {
             advertise_address: flags.advertise_address.unwrap_or(node.ip),
@@ -61,6 +68,8 @@ impl Server {
             node_grace: node_grace(&flags.monitor)?,
             not_ready_seconds: flags.default_not_ready_toleration_seconds,
             unreachable_seconds: flags.default_unreachable_toleration_seconds,
+            backups,
+            config,
             kubeconfig: flags.write_kubeconfig,
             kubeconfig_mode,
         })
@@ -71,6 +80,18 @@ impl Server {
         let services = self.cluster.service_cidr;
         IpAddr::V4(services.nth(1).unwrap_or(services.address))
     }
+}
+
+/// Less would do little else.
+const BACKUP_INTERVAL_LEAST: Duration = Duration::from_secs(60);
+
+fn backups(flags: &flags::Backup, data_dir: &Path) -> anyhow::Result<Option<Schedule>> {
+    let Some(interval) = &flags.backup_interval else { return Ok(None) };
+    let every = duration("backup-interval", interval)?;
+    ensure!(every >= BACKUP_INTERVAL_LEAST, "--backup-interval {interval}: write 1m or more");
+    let passphrase = flags.backup_passphrase_file.as_deref().map(backup::passphrase).transpose()?;
+    let directory = flags.backup_dir.clone().unwrap_or_else(|| backup::directory(data_dir));
+    Ok(Some(Schedule { every, directory, keep: flags.backup_keep.into(), passphrase }))
 }
 
 /// Shorter than two heartbeats (5 s each), every delay would cost a node.

@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod allocation;
 pub mod api;
+pub mod at_rest;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod join;
 pub mod kinds;
 pub mod kubelet;
+pub mod maintenance;
 pub mod metrics;
 pub mod openapi;
 pub mod patch;

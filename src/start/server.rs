@@ -2,24 +2,31 @@
 
 use super::{Running, node, signing, unplugged};
 use crate::cache::Caches;
+use crate::events::{Recorder, Warning};
 use crate::join::Settings;
 use crate::pki::{Pki, PkiConfig};
 use crate::server::admission::{self, DefaultTolerationSeconds};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
+use crate::server::at_rest::{self, Sealed};
 use crate::server::authn::service_account_user;
 use crate::server::bootstrap;
 use crate::server::dial::Dialer;
 use crate::server::join::Join;
 use crate::server::kubelet::{Identity, Kubelets};
+use crate::server::maintenance;
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
 use crate::server::security::Security;
+use crate::store::sled::{Options, Sled};
+use crate::store::snapshots::rolling;
 use crate::store::{Store, compactor, lease};
 use crate::task::Group;
 use crate::wire::listener::Listener;
-use crate::{config, controllers, durable};
+use crate::{backup, config, controllers, durable};
 use anyhow::Context;
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +36,13 @@ use tracing::{info, warn};
 
 /// How often certificates are looked at for renewal.
 const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
+
+/// What is written all the time and may lose its last minutes when the machine stops unexpectedly: nodes' heartbeats and
+/// Events. Other Leases elect leaders and are durable.
+const VOLATILE: [&str; 2] = ["/registry/leases/kube-node-lease/", "/registry/events/"];
+
+/// A loss that is not older was found at this start.
+const FRESH_LOSS_SECONDS: i64 = 60;
 
 /// Start a server; returns when the API answers and, with an agent, the node is registered.
 pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Running> {
@@ -40,7 +54,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     let pki = Arc::new(pki(config)?);
     let store = open_store(config)?;
     let join = join(config, &pki)?;
-    let api = api(config, &pki, &join, store.clone(), root).await;
+    let api = api(config, &pki, &join, store.clone(), root).await?;
     listener.serve(pki.server_config()?, handler(&api), root);
     bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
         .await
@@ -48,6 +62,11 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     write_kubeconfigs(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
     api.set_ready();
+    keep_snapshots(&store, root);
+    if let Some(schedule) = config.backups.clone() {
+        backup::start(root, store.clone(), config.node.data_dir.clone(), config.config.clone(), schedule);
+    }
+    tell_losses(&store, client(&api, masters("kedge")), &config.node.name, root);
     say_how_to_join(config, &join)?;
     api.start(root);
 
@@ -76,9 +95,32 @@ fn pki(config: &config::Server) -> anyhow::Result<Pki> {
 
 fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
     let dir = config.node.data_dir.join("server/db");
-    let store = crate::store::sled::Sled::open(&dir, Default::default())
+    let volatile = VOLATILE.iter().map(|prefix| Bytes::from_static(prefix.as_bytes())).collect();
+    let store = Sled::open(&dir, Options { volatile, ..Options::default() })
         .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
+}
+
+/// From these the store repairs itself.
+fn keep_snapshots(store: &Arc<dyn Store>, root: &Group) {
+    if let Some(rolling) = store.rolling() {
+        rolling::start(root, store.clone(), rolling, rolling::Policy::default());
+    }
+}
+
+/// Losses that opening the store has just found are made known in the cluster, too.
+fn tell_losses(store: &Arc<dyn Store>, client: Client, node: &str, root: &Group) {
+    let now = crate::time::now_seconds();
+    for loss in store.condition().losses.iter().filter(|loss| now - loss.time < FRESH_LOSS_SECONDS) {
+        let recorder = Recorder::new(client.clone(), "kedge", node, root);
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some("kube-system".to_owned()),
+            ..Default::default()
+        };
+        recorder.event(&about, Warning, "StoreDataLost", loss.to_string());
+    }
 }
 
 fn join(config: &config::Server, pki: &Pki) -> anyhow::Result<Join> {
@@ -105,10 +147,18 @@ fn say_how_to_join(config: &config::Server, join: &Join) -> anyhow::Result<()> {
 }
 
 /// The API server with everything that decides who may do what.
-async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Store>, root: &Group) -> Arc<Api> {
+async fn api(
+    config: &config::Server,
+    pki: &Pki,
+    join: &Join,
+    store: Arc<dyn Store>,
+    root: &Group,
+) -> anyhow::Result<Arc<Api>> {
     compactor::start(root, store.clone(), compactor::Policy::default());
     lease::start(root, store.clone());
-    let registry = Registry::new(store);
+    let sealed = Sealed::over(store.clone(), &config.node.data_dir).context("encryption of Secrets")?;
+    at_rest::start(root, sealed.clone());
+    let registry = Registry::new(sealed.clone());
     let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
     let security = Security::start(&registry, pki, &config.cluster.cluster_domain, &url, root);
     security.synced().await;
@@ -121,6 +171,8 @@ async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Sto
     };
     let dialer = Dialer::default();
     parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
+    parts.endpoints.push((maintenance::PATH, maintenance::serve(store, config.node.data_dir.join("server"))));
+    parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed)));
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
     join.install(&mut parts);
@@ -129,7 +181,7 @@ async fn api(config: &config::Server, pki: &Pki, join: &Join, store: Arc<dyn Sto
     admission::configure(&mut parts.plugins, tolerations);
     let api = Api::new(parts);
     security.start_aggregation(&registry, client(&api, component("clusterrole-aggregation-controller")), root);
-    api
+    Ok(api)
 }
 
 /// The API for the listener: identities come from certificates and tokens.

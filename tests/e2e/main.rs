@@ -9,6 +9,7 @@ mod run;
 
 mod api;
 mod apps;
+mod backups;
 mod certificates;
 mod clock;
 mod failover;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 mod body;
 mod documents;
+mod endpoint;
 mod patches;
 mod respond;
 mod sockets;
@@ -34,6 +35,7 @@ mod verbs;
 mod tests;
 
 pub use body::read_object;
+pub use endpoint::{endpoint, json_response};
 pub use patches::Patch;
 pub use respond::{Nearby, Wanted, add_warnings, answer_response, object_response, status_response};
 

@@ -8,12 +8,11 @@ mod settings;
 pub use node_token::{NodeToken, node_token_file};
 
 use crate::join::{CA_PATH, RENEWAL_PATH, SETTINGS_PATH, Settings};
-use crate::server::api::{Api, Endpoint, Parts};
-use crate::status::{Result, Status};
+use crate::server::api::{Parts, endpoint};
+use crate::status::Result;
 use axum::body::Body;
 use futures::future::BoxFuture;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,27 +50,6 @@ impl Join {
     }
 }
 
-/// A function that may fail, as an endpoint.
-fn endpoint<F>(answer: F) -> Endpoint
-where
-    F: Fn(Arc<Api>, Request<Body>) -> BoxFuture<'static, Result<Response<Body>>> + Send + Sync + 'static,
-{
-    Arc::new(move |api, request| {
-        let headers = request.headers().clone();
-        let answer = answer(api, request);
-        Box::pin(
-            async move { answer.await.unwrap_or_else(|status| crate::server::api::status_response(&headers, &status)) },
-        )
-    })
-}
-
 fn text(text: String) -> Response<Body> {
     Response::new(Body::from(text))
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Response<Body>> {
-    let text = serde_json::to_string(value).map_err(|e| Status::internal(e.to_string()))?;
-    let mut response = Response::new(Body::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
 }

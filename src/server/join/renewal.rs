@@ -5,12 +5,11 @@
 //! No TLS with the old certificate is needed: the request's own signature proves the key, and a replayed request gets a
 //! certificate that is worth nothing without it.
 
-use super::json;
 use crate::client;
 use crate::join::identity::Kind;
 use crate::join::{GROUP, Renewal, Renewed, request, token};
 use crate::pki;
-use crate::server::api::Api;
+use crate::server::api::{Api, json_response};
 use crate::server::request::UserInfo;
 use crate::status::{Reason, Result, Status};
 use axum::body::Body;
@@ -56,7 +55,7 @@ impl Renewals {
         })?;
         let certificate = sign(api, &user, &renewal.request).await?;
         tracing::info!(user, "a node is back after its certificate had ended");
-        json(&Renewed { certificate })
+        json_response(&Renewed { certificate })
     }
 }
 

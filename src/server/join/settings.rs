@@ -1,8 +1,8 @@
 //! The cluster's settings, told to nodes of a version that fits (upstream's version skew policy: a kubelet is not newer
 //! than the API server, and at most three minor versions older).
 
-use super::json;
 use crate::join::Settings;
+use crate::server::api::json_response;
 use crate::server::request::Query;
 use crate::status::{Reason, Result, Status};
 use axum::body::Body;
@@ -18,7 +18,7 @@ pub fn answer(settings: &Settings, request: &Request<Body>) -> Result<Response<B
     {
         return Err(Status::new(Reason::NotAcceptable, why));
     }
-    json(settings)
+    json_response(settings)
 }
 
 /// Why a node of this version cannot be part of the cluster, and what to do.
