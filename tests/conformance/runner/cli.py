@@ -89,7 +89,7 @@ def selection(options: argparse.Namespace, everything: list[specs.Spec]) -> list
     names = None
     if options.list:
         names = [line.strip() for line in options.list.read_text().splitlines() if line.strip() and line[0] != "#"]
-    if options.gate or options.seed is not None:
+    if is_gate(options):
         seed = int(time.time()) if options.seed is None else options.seed
         taken = gate.choose(gate.read(), seed, GATE_SECONDS, options.parallel)
         names = [one.name for one in taken]
@@ -149,6 +149,8 @@ def test(options, chosen, built, cluster, folder, times) -> list[results.Result]
     suite = Suite(context, chosen, durations)
     try:
         found = timed(times, "run", lambda: suite.run(options.parallel))
+        if is_gate(options):
+            found = second_chance(context, chosen, found, durations)
     except KeyboardInterrupt:
         no_more_interrupts()
         suite.stop.set()
@@ -159,6 +161,23 @@ def test(options, chosen, built, cluster, folder, times) -> list[results.Result]
     finally:
         keep_durations(durations, suite.results)
     return found
+
+
+def second_chance(context: process.Context, chosen: list[specs.Spec], found: list[results.Result], durations) -> list[results.Result]:
+    """A gate's failed tests once more, alone: what passes then was in want of a calmer machine, and is named."""
+    failed = {result.name for result in found if result.outcome == "failed"}
+    if not failed:
+        return found
+    say.step(f"{len(failed)} failed; once more, alone")
+    again = Suite(context, [spec for spec in chosen if spec.name in failed], durations).run(1)
+    for result in again:
+        if result.outcome == "passed":
+            say.line(f"FLAKE {result.name}: failed at first, passed alone")
+    return [result for result in found if result.name not in failed] + again
+
+
+def is_gate(options: argparse.Namespace) -> bool:
+    return options.gate or options.seed is not None
 
 
 def known_durations() -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One process of the test program: it runs a few tests, and is watched."""
 
+import itertools
 import json
 import os
 import re
@@ -36,6 +37,8 @@ class Context:
     registries: Path
     spec_seconds: int = SPEC_SECONDS
     capabilities: list = field(default_factory=list)
+    # Of its processes: their files are named by them.
+    numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
 
     def waits(self, name: str) -> bool:
         """Whether kedge lacks what the test needs."""

@@ -1,7 +1,6 @@
 """Many tests over a few processes at once, then the serial ones alone."""
 
 import collections
-import itertools
 import threading
 
 from . import process, say
@@ -23,7 +22,6 @@ class Suite:
         self.results: list[Result] = []
         self.stop = threading.Event()
         self.lock = threading.Lock()
-        self.numbers = itertools.count(1)
         self.threads: list[threading.Thread] = []
         self.turns: collections.Counter[str] = collections.Counter()
 
@@ -51,7 +49,7 @@ class Suite:
         while not self.stop.is_set():
             with self.lock:
                 batch = self.batch(queue, workers)
-                number = next(self.numbers)
+                number = next(self.context.numbers)
             if not batch:
                 return
             one = Process(self.context, batch, number)
