@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::image::BUSYBOX;
-use crate::run::{eventually, has};
+use crate::run::{eventually, has, sh};
 
 #[test]
 #[ignore = "end to end on a real node, as root: ./test.sh"]
@@ -84,7 +84,11 @@ fn who_may_not_join_is_told_why() {
 
     // The name of a node that is there belongs to its key.
     let mut third = host.beside(3);
-    third.join(&host, &[]);
+    let ca = format!("openssl x509 -in {}/server/tls/server-ca.crt -noout", host.data_dir().display());
+    let fingerprint = sh(&format!("{ca} -fingerprint -sha256 | cut -d= -f2 | tr -d : | tr A-F a-f")).ok();
+    assert!(good.starts_with(&format!("K10{}::", fingerprint.trim())), "{fingerprint}");
+    let hash = sh(&format!("{ca} -pubkey | openssl pkey -pubin -outform der | sha256sum | cut -d' ' -f1")).ok();
+    third.join(&host, &[&format!("--discovery-token-ca-cert-hash=sha256:{}", hash.trim())]);
     host.wait_node("node-3");
     second.name = "node-3".to_owned();
     has(&second.try_join(&[&right]).fails(), "the server refuses a certificate for node node-3");
