@@ -1,4 +1,5 @@
-//! Figures of a whole node, beside the budgets of the design: `cargo bench --bench node -- [--binary PATH] [--minutes N]`.
+//! Figures of a whole node, beside the budgets of the design: `cargo bench --bench node -- [--binary PATH] [--minutes N]
+//! [--second-node]` (only what is measured of a second node).
 //!
 //! Starts real servers (with agent and containerd) in a network namespace and directories of its own, as the
 //! end-to-end tests do, and prints one line per figure:
@@ -64,6 +65,7 @@ const NAMESPACE: &str = "bench";
 
 struct Options {
     minutes: u64,
+    only_second_node: bool,
 }
 
 fn main() {
@@ -75,6 +77,10 @@ fn main() {
 
     start(&mut host, "start, empty data directory");
     wait_for_image(&host);
+    if options.only_second_node {
+        second_node(&host, options.minutes);
+        return host.stop();
+    }
     host.stop();
     end_containerd(&host);
     forget(&host);
@@ -98,7 +104,7 @@ fn main() {
 }
 
 fn options() -> Options {
-    let mut options = Options { minutes: 5 };
+    let mut options = Options { minutes: 5, only_second_node: false };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -108,6 +114,7 @@ fn options() -> Options {
                 unsafe { std::env::set_var("KEDGE_E2E_BINARY", path) }
             }
             "--minutes" => options.minutes = args.next().and_then(|n| n.parse().ok()).expect("--minutes N"),
+            "--second-node" => options.only_second_node = true,
             _ => {} // cargo adds --bench
         }
     }
