@@ -38,6 +38,17 @@ pub fn now() -> Timestamp {
     floored(Timestamp::now(), FLOOR.load(Ordering::Relaxed), running())
 }
 
+/// [`now`], where the machine's clock is wrong about it.
+pub fn corrected() -> Option<Timestamp> {
+    let clock = Timestamp::now();
+    Some(floored(clock, FLOOR.load(Ordering::Relaxed), running())).filter(|now| *now > clock)
+}
+
+/// As HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
+pub fn http_date(time: Timestamp) -> String {
+    time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 /// What the clock says, but at least the floor of the process' beginning and the time since, in nanoseconds.
 fn floored(clock: Timestamp, floor: i64, running: i64) -> Timestamp {
     clock.max(Timestamp::from_nanosecond(floor.saturating_add(running).into()).unwrap_or(Timestamp::UNIX_EPOCH))
@@ -165,6 +176,11 @@ mod tests {
         assert_eq!(in_seconds(12, 1000, 5), 1005);
         assert_eq!(in_seconds(2000, 1000, 5), 2000);
         assert!(floored(at(0), i64::MAX, 1) > at(0));
+    }
+
+    #[test]
+    fn times_in_http() {
+        assert_eq!(http_date(Timestamp::from_second(784_111_777).unwrap()), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::wire::peer::PeerCertificate;
 use crate::wire::{socket, tunnel};
 use anyhow::Context;
 use axum::body::Body;
-use http::Request;
+use http::header::{DATE, HeaderValue};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -116,7 +117,7 @@ async fn connection(
             request.extensions_mut().insert(Nearby);
         }
         let answer = handler(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move { Ok::<_, Infallible>(dated(answer.await)) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -135,6 +136,15 @@ async fn connection(
     }
     let ended = tokio::time::timeout(DRAIN, serving).await.context("requests still open at the end")?;
     ended.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Hyper would write what the machine's clock says, and nodes that join compare it with theirs.
+fn dated(mut answer: Response<Body>) -> Response<Body> {
+    let date = crate::time::corrected().and_then(|now| HeaderValue::try_from(crate::time::http_date(now)).ok());
+    if let Some(date) = date {
+        answer.headers_mut().insert(DATE, date);
+    }
+    answer
 }
 
 /// What one HTTP/2 connection may take.

@@ -71,7 +71,10 @@ impl Store {
     pub async fn begin_lease(&self) -> anyhow::Result<Lease> {
         let id = format!("kedge-import-{}", uuid::Uuid::new_v4());
         let until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(LEASE_HOURS as i64);
-        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), until.to_string())]);
+        // While the clock is not set it may jump past any end. One that then stays holds blobs that the next import uses.
+        let ends = crate::time::corrected().is_none();
+        let label = ("containerd.io/gc.expire".to_owned(), until.to_string());
+        let labels = HashMap::from_iter(Some(label).filter(|_| ends));
         let create = api::CreateRequest { id: id.clone(), labels };
         LeasesClient::new(self.channel.clone()).create(request(create)).await.context("making a lease")?;
         Ok(Lease(id))
