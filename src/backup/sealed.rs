@@ -56,13 +56,17 @@ pub struct Sealer<W> {
 }
 
 impl<W: Write> Sealer<W> {
-    pub fn new(mut out: W, passphrase: &str) -> io::Result<Self> {
+    pub fn new(out: W, passphrase: &str) -> io::Result<Self> {
+        Self::with_iterations(out, passphrase, ITERATIONS)
+    }
+
+    fn with_iterations(mut out: W, passphrase: &str, iterations: u32) -> io::Result<Self> {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).map_err(|_| io::Error::other("no randomness"))?;
         out.write_all(MAGIC)?;
-        out.write_all(&ITERATIONS.to_be_bytes())?;
+        out.write_all(&iterations.to_be_bytes())?;
         out.write_all(&salt)?;
-        Ok(Sealer { out, frames: Frames::new(passphrase, &salt, ITERATIONS)?, text: Vec::new() })
+        Ok(Sealer { out, frames: Frames::new(passphrase, &salt, iterations)?, text: Vec::new() })
     }
 
     fn frame(&mut self, last: u32) -> io::Result<()> {
@@ -159,7 +163,7 @@ mod tests {
     use super::*;
 
     fn seal(text: &[u8]) -> Vec<u8> {
-        let mut sealer = Sealer::new(Vec::new(), "correct horse").expect("starts");
+        let mut sealer = Sealer::with_iterations(Vec::new(), "correct horse", 1000).expect("starts");
         sealer.write_all(text).expect("writes");
         sealer.finish().expect("finishes")
     }
