@@ -202,6 +202,20 @@ pub struct Server {
     #[arg(long, env = "KEDGE_ADVERTISE_ADDRESS", value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
 
+    /// Where the store is served as etcd, for etcdctl and others; off for nowhere [default: 127.0.0.1:2379, unless
+    /// that is taken].
+    #[arg(long, env = "KEDGE_ETCD_LISTEN", value_name = "IP:PORT|off")]
+    pub etcd_listen: Option<String>,
+
+    /// Serve it without TLS and client certificates, to everybody on this host (a loopback address only).
+    #[arg(long, env = "KEDGE_ETCD_INSECURE", action = switch!(), num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true")]
+    pub etcd_insecure: bool,
+
+    /// Bytes on disk at which the store refuses to grow: 8Gi; 0 for no limit but the disk's.
+    #[arg(long, env = "KEDGE_STORE_QUOTA", value_name = "BYTES", default_value = "8Gi")]
+    pub store_quota: String,
+
     /// Further names and addresses for the API's certificate.
     #[arg(long, env = "KEDGE_TLS_SAN", value_name = "NAME|IP", value_delimiter = ',')]
     pub tls_san: Vec<String>,

@@ -5,8 +5,9 @@ use super::node::duration;
 use super::{Cluster, Node};
 use crate::backup::{self, Schedule};
 use crate::cli::flags;
+use crate::quantity::Quantity;
 use anyhow::{Context, ensure};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ pub struct Server {
     pub port: u16,
     pub advertise_address: IpAddr,
     pub tls_san: Vec<String>,
+    /// Where the store is served as etcd.
+    pub etcd: Option<Etcd>,
+    /// Bytes on disk; 0: no limit.
+    pub store_quota: u64,
     pub node_mask: u8,
     pub agent: bool,
     /// What nodes join with; None: the one kept, or a new one.
@@ -40,6 +45,19 @@ pub struct Server {
     pub kubeconfig: PathBuf,
     pub kubeconfig_mode: u32,
 }
+
+/// How the store is served as etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    pub address: SocketAddr,
+    /// Without TLS.
+    pub insecure: bool,
+    /// Asked for: then it is an error if the address cannot be used.
+    pub required: bool,
+}
+
+/// Where etcd listens.
+const ETCD_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
 
 impl Server {
     /// Check the flags. Makes the data directory (the node's name is kept there).
@@ -61,6 +79,8 @@ impl Server {
             bind_address: flags.bind_address,
             port: flags.https_listen_port,
             tls_san: flags.tls_san,
+            etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure)?,
+            store_quota: quota(&flags.store_quota)?,
             node_mask,
             agent: !flags.disable_agent,
             token: given_token(&flags.token)?,
@@ -92,6 +112,27 @@ fn backups(flags: &flags::Backup, data_dir: &Path) -> anyhow::Result<Option<Sche
     let passphrase = flags.backup_passphrase_file.as_deref().map(backup::passphrase).transpose()?;
     let directory = flags.backup_dir.clone().unwrap_or_else(|| backup::directory(data_dir));
     Ok(Some(Schedule { every, directory, keep: flags.backup_keep.into(), passphrase }))
+}
+
+fn etcd(listen: Option<&str>, insecure: bool) -> anyhow::Result<Option<Etcd>> {
+    let address = match listen {
+        Some("off") => return Ok(None),
+        Some(text) => {
+            let expected = || format!("--etcd-listen {text}: expected IP:PORT such as 127.0.0.1:2379, or off");
+            text.parse().with_context(expected)?
+        }
+        None => ETCD_ADDRESS,
+    };
+    ensure!(
+        !insecure || address.ip().is_loopback(),
+        "--etcd-insecure: the whole cluster would be open to whoever reaches {address}; listen on 127.0.0.1"
+    );
+    Ok(Some(Etcd { address, insecure, required: listen.is_some() }))
+}
+
+fn quota(text: &str) -> anyhow::Result<u64> {
+    let bytes = text.parse::<Quantity>().ok().and_then(|quantity| u64::try_from(quantity.value()).ok());
+    bytes.with_context(|| format!("--store-quota {text}: expected bytes such as 8Gi"))
 }
 
 /// Shorter than two heartbeats (5 s each), every delay would cost a node.

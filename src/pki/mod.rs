@@ -6,6 +6,7 @@
 
 mod authority;
 pub mod clock;
+mod etcd;
 mod kubeconfig;
 mod leaf;
 mod request;
@@ -14,6 +15,7 @@ mod signers;
 mod signing;
 
 pub use authority::{Authority, pem};
+pub use etcd::EtcdPki;
 pub use kubeconfig::{Kubeconfig, kubeconfig_of_files};
 pub use leaf::{Leaf, LeafSpec, Usage};
 pub use request::Request;
@@ -71,6 +73,7 @@ pub struct Pki {
     service_account: Arc<SigningKey>,
     serving: Arc<LiveCertificate>,
     kubelet_serving: Arc<LiveCertificate>,
+    etcd: EtcdPki,
 }
 
 /// File names below the directory, without extension (`.crt`, `.key`).
@@ -108,6 +111,7 @@ impl Pki {
             client_ca: Authority::load_or_create(dir, files::CLIENT_CA, "kedge-client-ca")?,
             request_header_ca: Authority::load_or_create(dir, files::REQUEST_HEADER_CA, "kedge-request-header-ca")?,
             service_account: Arc::new(SigningKey::load_or_create(dir, files::SERVICE_ACCOUNT)?),
+            etcd: EtcdPki::load_or_create(&dir.join("etcd"), &config.node_name, &config.node_ips)?,
             dir: dir.to_owned(),
             config,
             serving: Arc::default(),
@@ -130,15 +134,10 @@ impl Pki {
 
     fn refresh(&self, which: Which) -> Result<bool> {
         clock::persist_floor(&self.dir)?;
-        let mut changed = false;
         let life = self.config.life.as_secs() as i64;
+        let mut changed = self.etcd.refresh(which, life)?;
         for (name, authority, spec) in self.leaves() {
-            let kept = if which == Which::Due { Leaf::kept(&self.dir, name, authority, &spec)? } else { None };
-            let is_new = kept.is_none();
-            let leaf = match kept {
-                Some(leaf) => leaf,
-                None => Leaf::issue_to(&self.dir, name, authority, &spec, life)?,
-            };
+            let (leaf, is_new) = refresh_leaf(&self.dir, name, authority, &spec, life, which)?;
             changed |= is_new;
             let live = match name {
                 files::SERVING => &self.serving,
@@ -191,6 +190,11 @@ impl Pki {
     /// swapped live.
     pub fn server_config(&self) -> Result<Arc<rustls::ServerConfig>> {
         serving::server_config(self.serving.clone(), &self.client_ca)
+    }
+
+    /// The etcd API's own.
+    pub fn etcd(&self) -> &EtcdPki {
+        &self.etcd
     }
 
     /// Signs serving certificates: what clients must trust (`certificate-authority-data`, `kube-root-ca.crt`).
@@ -265,6 +269,22 @@ impl Pki {
     fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
         let path = self.dir.join(name);
         (path.with_extension("crt"), path.with_extension("key"))
+    }
+}
+
+/// The leaf on disk, or a new one; whether it is new.
+fn refresh_leaf(
+    dir: &Path,
+    name: &str,
+    authority: &Authority,
+    spec: &LeafSpec,
+    life: i64,
+    which: Which,
+) -> Result<(Leaf, bool)> {
+    let kept = if which == Which::Due { Leaf::kept(dir, name, authority, spec)? } else { None };
+    match kept {
+        Some(leaf) => Ok((leaf, false)),
+        None => Ok((Leaf::issue_to(dir, name, authority, spec, life)?, true)),
     }
 }
 

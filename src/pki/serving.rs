@@ -60,27 +60,39 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// HTTP/2 and 1.1 by ALPN; client certificates of `client_ca` are verified when offered.
 pub(super) fn server_config(live: Arc<LiveCertificate>, client_ca: &Authority) -> Result<Arc<ServerConfig>> {
-    config(live, [client_ca.der().clone()])
+    config(live, [client_ca.der().clone()], Anonymous::Allowed)
+}
+
+/// The same, but nobody comes in without a client certificate.
+pub(super) fn strict_server_config(live: Arc<LiveCertificate>, client_ca: &Authority) -> Result<Arc<ServerConfig>> {
+    config(live, [client_ca.der().clone()], Anonymous::Refused)
 }
 
 /// The same for the kubelet's API; `client_ca` is PEM. While `live` is empty, handshakes fail.
 pub fn server_config_of(live: Arc<LiveCertificate>, client_ca: &str) -> Result<Arc<ServerConfig>> {
     let roots = CertificateDer::pem_slice_iter(client_ca.as_bytes()).collect::<Result<Vec<_>, _>>();
-    config(live, roots.context("parsing the client CA")?)
+    config(live, roots.context("parsing the client CA")?, Anonymous::Allowed)
+}
+
+/// Clients without a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Anonymous {
+    Allowed,
+    Refused,
 }
 
 fn config(
     live: Arc<LiveCertificate>,
     client_cas: impl IntoIterator<Item = CertificateDer<'static>>,
+    anonymous: Anonymous,
 ) -> Result<Arc<ServerConfig>> {
     let mut roots = RootCertStore::empty();
     for ca in client_cas {
         roots.add(ca).context("trusting the client CA")?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .allow_unauthenticated()
-        .build()
-        .context("building the client verifier")?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let verifier = if anonymous == Anonymous::Allowed { verifier.allow_unauthenticated() } else { verifier };
+    let verifier = verifier.build().context("building the client verifier")?;
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(FlooredClock))
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?

@@ -18,6 +18,7 @@ use crate::server::maintenance;
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
 use crate::server::security::Security;
+use crate::store::face::Face;
 use crate::store::sled::{Options, Sled};
 use crate::store::snapshots::rolling;
 use crate::store::{Store, compactor, lease};
@@ -56,6 +57,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     let join = join(config, &pki)?;
     let api = api(config, &pki, &join, store.clone(), root).await?;
     listener.serve(pki.server_config()?, handler(&api), root);
+    serve_etcd(config, &pki, store.clone(), root).await?;
     bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
         .await
         .context("bootstrap")?;
@@ -93,10 +95,35 @@ fn pki(config: &config::Server) -> anyhow::Result<Pki> {
     Pki::load_or_create(&config.node.data_dir.join("server/tls"), names).context("certificates")
 }
 
+/// Serve the store as etcd, too.
+async fn serve_etcd(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, root: &Group) -> anyhow::Result<()> {
+    let Some(etcd) = config.etcd else { return Ok(()) };
+    let listener = match Listener::bind(etcd.address).await {
+        Ok(listener) => listener,
+        Err(error) if etcd.required => return Err(error.context("--etcd-listen")),
+        Err(error) => {
+            warn!(
+                error = format!("{error:#}"),
+                "the store is not served as etcd; choose an address with --etcd-listen"
+            );
+            return Ok(());
+        }
+    };
+    let scheme = if etcd.insecure { "http" } else { "https" };
+    let url = format!("{scheme}://{}", listener.address()?);
+    let face = Arc::new(Face { store, name: config.node.name.clone(), url, group: root.clone() });
+    let handler: crate::client::Handler = Arc::new(move |request| face.clone().handle(request));
+    match etcd.insecure {
+        true => listener.serve_plain(handler, root),
+        false => listener.serve(pki.etcd().server_config()?, handler, root),
+    }
+    Ok(())
+}
+
 fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
     let dir = config.node.data_dir.join("server/db");
     let volatile = VOLATILE.iter().map(|prefix| Bytes::from_static(prefix.as_bytes())).collect();
-    let store = Sled::open(&dir, Options { volatile, ..Options::default() })
+    let store = Sled::open(&dir, Options { volatile, quota_bytes: config.store_quota, ..Options::default() })
         .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
 }

@@ -25,9 +25,11 @@ pub mod compactor;
 pub mod condition;
 #[cfg(test)]
 mod contract;
+pub mod face;
 pub mod hub;
 pub mod lease;
 pub mod memory;
+mod proto;
 mod quota;
 pub mod sled;
 pub mod snapshots;

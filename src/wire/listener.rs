@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -61,9 +62,17 @@ impl Listener {
 
     /// Serve until `group` is cancelled, then let open requests finish for a short time.
     pub fn serve(self, tls: Arc<rustls::ServerConfig>, handler: Handler, group: &Group) {
+        self.run(Some(TlsAcceptor::from(tls)), handler, group);
+    }
+
+    /// The same without TLS: for loopback addresses, where the user asked for it.
+    pub fn serve_plain(self, handler: Handler, group: &Group) {
+        self.run(None, handler, group);
+    }
+
+    fn run(self, tls: Option<TlsAcceptor>, handler: Handler, group: &Group) {
         let connections = group.clone();
         group.spawn_graceful("listener", async move {
-            let acceptor = TlsAcceptor::from(tls);
             let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             loop {
                 let accepted = tokio::select! {
@@ -71,10 +80,14 @@ impl Listener {
                     accepted = accept(&self.tcp, &slots) => accepted,
                 };
                 let Some((stream, peer, slot)) = accepted else { continue };
-                let (acceptor, handler, group) = (acceptor.clone(), handler.clone(), connections.clone());
+                let (tls, handler, group) = (tls.clone(), handler.clone(), connections.clone());
                 connections.spawn_graceful("connection", async move {
                     let _slot = slot;
-                    if let Err(error) = connection(stream, peer, acceptor, handler, group).await {
+                    let ended = match tls {
+                        Some(tls) => secure_connection(stream, peer, tls, handler, group).await,
+                        None => plain_connection(stream, peer, handler, group).await,
+                    };
+                    if let Err(error) = ended {
                         tracing::debug!(%peer, error = format!("{error:#}"), "connection ended");
                     }
                 });
@@ -97,7 +110,7 @@ async fn accept(tcp: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream,
     }
 }
 
-async fn connection(
+async fn secure_connection(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
@@ -107,6 +120,21 @@ async fn connection(
     socket::tune(&stream).context("setting socket options")?;
     let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.context("TLS handshake")??;
     let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| PeerCertificate::from_der(chain.first()?));
+    connection(tls, peer, certificate, handler, group).await
+}
+
+async fn plain_connection(stream: TcpStream, peer: SocketAddr, handler: Handler, group: Group) -> anyhow::Result<()> {
+    socket::tune(&stream).context("setting socket options")?;
+    connection(stream, peer, None, handler, group).await
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    certificate: Option<PeerCertificate>,
+    handler: Handler,
+    group: Group,
+) -> anyhow::Result<()> {
     let limits = Limits::of(certificate.as_ref());
     let service = service_fn(move |mut request: Request<Incoming>| {
         if let Some(certificate) = &certificate {
@@ -129,7 +157,7 @@ async fn connection(
         .initial_connection_window_size(limits.connection_window_bytes)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     tokio::select! {
         ended = serving.as_mut() => return ended.map_err(|error| anyhow::anyhow!("{error}")),
         () = group.cancelled() => serving.as_mut().graceful_shutdown(),
