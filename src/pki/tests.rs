@@ -33,7 +33,28 @@ fn a_second_start_changes_nothing_and_keys_are_secret() {
         let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    assert_eq!(first.len(), 3 * 2 + 6 * 2 + 1);
+    assert_eq!(first.len(), 3 * 2 + again.leaves().len() * 2 + 1);
+}
+
+#[test]
+fn each_part_has_a_kubeconfig_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(&dir.path().join("tls"), config(&[])).unwrap();
+    let cred = dir.path().join("cred");
+    let node = format!("system:node:{}", pki.config.node_name);
+    pki.write_part_kubeconfigs(&cred, "https://192.0.2.1:6443").unwrap();
+    for (part, user) in [
+        ("scheduler", "system:kube-scheduler"),
+        ("controllers", "system:kube-controller-manager"),
+        ("kubelet", node.as_str()),
+        ("proxy", "system:kube-proxy"),
+    ] {
+        let path = cred.join(part).with_extension("kubeconfig");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(&format!("user: {user}\n")), "{part}: {text}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{part}");
+    }
+    assert_eq!(std::fs::read_dir(&cred).unwrap().count(), 4);
 }
 
 #[test]
