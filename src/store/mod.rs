@@ -25,6 +25,7 @@ pub mod compactor;
 pub mod condition;
 #[cfg(test)]
 mod contract;
+pub mod etcd;
 pub mod face;
 pub mod hub;
 pub mod lease;
@@ -82,6 +83,9 @@ pub enum Error {
     /// What is on the disk is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// The store is elsewhere, and cannot be reached now.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
     #[error("store is closed")]
     Closed,
     #[error("store failed while {step}: {message}")]

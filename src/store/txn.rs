@@ -166,7 +166,19 @@ pub(super) struct Change<'a> {
 pub(super) fn run(txn: &Txn, backend: &mut impl Apply) -> Result<TxnResponse, Error> {
     let path = Path::of(txn, backend)?;
     path.check(backend)?;
-    path.apply(backend)
+    let mut response = path.apply(backend)?;
+    settle(&mut response, backend.revision());
+    Ok(response)
+}
+
+/// Inner transactions have the revision of the whole.
+fn settle(response: &mut TxnResponse, revision: Revision) {
+    response.revision = revision;
+    for inner in &mut response.responses {
+        if let OpResponse::Txn(inner) = inner {
+            settle(inner, revision);
+        }
+    }
 }
 
 /// The branches that run, of the transaction and those inside it. All are decided before anything is written.

@@ -55,7 +55,7 @@ const COMMANDS: &[&str] = &[
     "get /lease --prefix -w fields",
     "txn <mod(\"/a\") > \"0\"\nvalue(\"/a\") = \"3\"\n\nput /t yes\nget /a\ndel /k/ --prefix\n\nput /t no\n\n",
     "txn <create(\"/a\") = \"0\"\n\nput /t yes\n\nput /t no\nget / --prefix\n\n",
-    "txn <version(\"/a\") < \"9\"\nlease(\"/a\") = \"0\"\n\nput /t 1\nput /t 2\n\n\n",
+    "txn <version(\"/a\") < \"9\"\n\nput /t 1\nput /t 2\n\n\n",
     "txn <value(\"/nowhere\") < \"z\"\n\nput /t yes\n\nget /t\n\n",
     "txn <mod(\"/nowhere\") = \"0\"\n\nput /u 1\ndel /u\n\n\n",
     "txn <mod(\"/nowhere\") > \"-1\"\n\nput /v 1\n\n\n",

@@ -142,6 +142,7 @@ pub fn store_error(error: store::Error) -> Status {
         store::Error::Future(current) => too_large_revision(current),
         store::Error::NoSpace(_) => Status::internal(format!("etcdserver: mvcc: database space exceeded: {error}")),
         store::Error::Invalid(why) => Status::bad_request(why.to_string()),
+        store::Error::Unreachable(_) => Status::unavailable(error.to_string()),
         store::Error::Closed => Status::unavailable("the server is shutting down"),
         other => Status::internal(other),
     }

@@ -8,7 +8,7 @@ const NONE: Revision = Revision(0);
 #[tokio::test]
 async fn an_empty_store_is_at_revision_one() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         assert_eq!((store.revision(), store.compacted()), (Revision(1), Revision(1)));
         let all = list(&*store, "", None).await.expect("reads");
         assert_eq!((all.revision, all.count, all.more, all.kvs.len()), (Revision(1), 0, false, 0));
@@ -18,7 +18,7 @@ async fn an_empty_store_is_at_revision_one() {
 #[tokio::test]
 async fn counters_follow_a_key_through_its_lives() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let mut seen = Vec::new();
         for step in ["put", "put", "other", "delete", "delete", "put", "put"] {
             match step {
@@ -38,7 +38,7 @@ async fn counters_follow_a_key_through_its_lives() {
 #[tokio::test]
 async fn compares_decide_which_branch_runs() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         put(&*store, "/a", "2").await;
         put(&*store, "/", "other").await;
@@ -89,7 +89,7 @@ async fn compares_decide_which_branch_runs() {
 #[tokio::test]
 async fn steps_see_the_steps_before_them() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/x/a", "old").await;
         let all = || Op::Range(RangeRequest::of(KeyRange::prefix(text("/x/"))));
         let ops = vec![
@@ -127,7 +127,7 @@ fn shown(response: &OpResponse) -> String {
 #[tokio::test]
 async fn inner_transactions_are_decided_before_outer_ones_write() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         let read = || Op::Range(RangeRequest::of(KeyRange::prefix(text("/"))));
         let inner = |compare| {
@@ -152,7 +152,7 @@ async fn inner_transactions_are_decided_before_outer_ones_write() {
 #[tokio::test]
 async fn puts_may_keep_value_or_lease() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let lease = LeaseId(7);
         store.lease_grant(lease, 600).await.expect("grants");
         let put = |key: &str, value: Option<&str>, lease: Option<LeaseId>| Txn {
@@ -185,7 +185,7 @@ async fn puts_may_keep_value_or_lease() {
 #[tokio::test]
 async fn wrong_transactions_change_nothing() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         let future = RangeRequest { revision: Some(Revision(9)), ..RangeRequest::of(KeyRange::key(text("/a"))) };
         let huge = "x".repeat(crate::store::MAX_TXN_BYTES + 1);
@@ -214,7 +214,7 @@ async fn wrong_transactions_change_nothing() {
 #[tokio::test]
 async fn ranges_give_what_was_asked_for() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         for key in ["/a", "/a/", "/a/1", "/a/2", "/a/3", "/a0", "/b", "\u{7f}"] {
             put(&*store, key, "v").await;
         }
@@ -251,7 +251,7 @@ async fn ranges_give_what_was_asked_for() {
 #[tokio::test]
 async fn old_revisions_stay_exact_until_they_are_compacted() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let mut states = vec![String::new(); 2];
         for step in 0..30 {
             let key = format!("/k/{}", step % 4);
@@ -299,7 +299,7 @@ async fn values_of_any_size_come_back() {
         (0..size).map(byte).collect::<Vec<_>>().into()
     };
     for reopened in [false, true] {
-        let store = backend.open();
+        let store = backend.open().await;
         for (position, size) in sizes.into_iter().enumerate() {
             for noise in [false, true] {
                 let key = format!("/{position}/{noise}");
@@ -324,7 +324,7 @@ async fn values_of_any_size_come_back() {
 #[tokio::test]
 async fn a_closed_store_answers_nothing_and_can_be_opened_again() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         store.close().await.expect("closes");
         store.close().await.expect("closes twice");
@@ -333,7 +333,7 @@ async fn a_closed_store_answers_nothing_and_can_be_opened_again() {
         assert!(matches!(store.compact(Revision(1)).await, Err(Error::Closed)));
         assert!(matches!(store.watch(KeyRange::prefix(text("")), None).await, Err(Error::Closed)));
         if let Backend::Sled(_) = backend {
-            let again = backend.open();
+            let again = backend.open().await;
             assert_eq!(show(&list(&*again, "", None).await.expect("reads").kvs), "/a=1@2");
         }
     }

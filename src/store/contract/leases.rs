@@ -20,7 +20,7 @@ async fn keys(store: &dyn Store, lease: LeaseId) -> String {
 #[tokio::test]
 async fn revoking_deletes_what_is_attached_in_one_transaction() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         store.lease_grant(A, 600).await.expect("grants");
         store.lease_grant(B, 300).await.expect("grants");
         assert!(matches!(store.lease_grant(A, 5).await, Err(Error::LeaseExists)));
@@ -49,7 +49,7 @@ async fn revoking_deletes_what_is_attached_in_one_transaction() {
 #[tokio::test]
 async fn leases_that_are_not_renewed_end() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let group = crate::task::Group::root();
         crate::store::lease::start(&group, store.clone());
         store.lease_grant(B, 3600).await.expect("grants");
@@ -68,7 +68,7 @@ async fn leases_that_are_not_renewed_end() {
 async fn leases_survive_a_restart_with_the_time_that_is_left() {
     for closed in [true, false] {
         let backend = Backend::sled();
-        let store = backend.open();
+        let store = backend.open().await;
         store.lease_grant(A, 600).await.expect("grants");
         store.lease_grant(B, 300).await.expect("grants");
         store.lease_grant(LeaseId(1), 300).await.expect("grants");

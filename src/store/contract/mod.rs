@@ -3,6 +3,7 @@
 mod cases;
 mod leases;
 mod random;
+mod real;
 mod snapshots;
 mod watching;
 
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub enum Backend {
     Memory,
     Sled(tempfile::TempDir),
+    /// Where etcd is installed (Debian: etcd-server).
+    Etcd(real::Real),
 }
 
 impl Backend {
@@ -26,11 +29,17 @@ impl Backend {
         Backend::Sled(tempfile::tempdir().expect("scratch directory"))
     }
 
-    pub fn all() -> [Self; 2] {
+    pub fn all() -> Vec<Self> {
+        let etcd = real::Real::start().map(Backend::Etcd);
+        Backend::local().into_iter().chain(etcd).collect()
+    }
+
+    /// Those for cases that look at what a foreign etcd decides by itself.
+    pub fn local() -> [Self; 2] {
         [Backend::Memory, Backend::sled()]
     }
 
-    pub fn open(&self) -> Arc<dyn Store> {
+    pub async fn open(&self) -> Arc<dyn Store> {
         match self {
             Backend::Memory => Memory::open(),
             // Small caches: what is read comes from sled, too.
@@ -41,6 +50,7 @@ impl Backend {
                     Options { volatile, page_cache_bytes: 1 << 20, value_cache_bytes: 16 << 10, quota_bytes: 0 };
                 Sled::open(path.path().join("store"), options).expect("opens")
             }
+            Backend::Etcd(real) => real.open().await,
         }
     }
 }

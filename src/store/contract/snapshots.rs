@@ -21,8 +21,8 @@ pub async fn writes(snapshot: &mut dyn Snapshot) -> Vec<String> {
 
 #[tokio::test]
 async fn a_snapshot_holds_what_can_be_read_when_it_is_taken() {
-    for backend in Backend::all() {
-        let store = backend.open();
+    for backend in Backend::local() {
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         run(&*store, vec![put_op("/b", "1"), put_op("/a", "2")]).await;
         delete(&*store, KeyRange::key(text("/b"))).await;
@@ -49,8 +49,8 @@ async fn a_snapshot_holds_what_can_be_read_when_it_is_taken() {
 
 #[tokio::test]
 async fn a_snapshot_stays_whole_while_the_store_goes_on() {
-    for backend in Backend::all() {
-        let store = backend.open();
+    for backend in Backend::local() {
+        let store = backend.open().await;
         let value = "v".repeat(3000);
         for step in 0..1500 {
             put(&*store, &format!("/{}", step % 700), format!("{step}{value}")).await;
@@ -78,7 +78,7 @@ async fn a_snapshot_stays_whole_while_the_store_goes_on() {
 #[tokio::test]
 async fn at_its_quota_the_store_reads_and_deletes_only() {
     let scratch = tempfile::tempdir().expect("scratch directory");
-    let options = Options { quota_bytes: 4 << 20, ..Options::default() };
+    let options = Options { quota_bytes: 32 << 20, ..Options::default() };
     let store = Sled::open(scratch.path().join("store"), options).expect("opens");
     // Hard to compress.
     let mut state = 1u64;
@@ -87,7 +87,7 @@ async fn at_its_quota_the_store_reads_and_deletes_only() {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) as u8
         };
-        Bytes::from((0..100_000).map(|_| next()).collect::<Vec<u8>>())
+        Bytes::from((0..500_000).map(|_| next()).collect::<Vec<u8>>())
     };
     let mut count = 0;
     let refused = loop {

@@ -14,7 +14,7 @@ async fn shown(watch: &mut dyn Watch) -> Vec<String> {
 #[tokio::test]
 async fn a_watch_gets_what_happens_in_its_range() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         put(&*store, "/a/1", "before").await;
         let mut now = watch(&*store, "/a/", None).await;
         let mut future = watch(&*store, "/a/", Some(5)).await;
@@ -34,14 +34,14 @@ async fn a_watch_gets_what_happens_in_its_range() {
 #[tokio::test]
 async fn a_watch_from_the_past_survives_reopening() {
     let backend = Backend::sled();
-    let store = backend.open();
+    let store = backend.open().await;
     for step in 0..3000 {
         put(&*store, &format!("/{}/{}", step % 3, step % 50), format!("{step}")).await;
     }
     delete(&*store, KeyRange::prefix(text("/2/"))).await;
     let live = shown(&mut *watch(&*store, "/2/", Some(2)).await).await;
     store.close().await.expect("closes");
-    let store = backend.open();
+    let store = backend.open().await;
     let history = shown(&mut *watch(&*store, "/2/", Some(2)).await).await;
     assert_eq!(live.len(), 1000 + 50);
     assert_eq!(history, live);
@@ -49,8 +49,8 @@ async fn a_watch_from_the_past_survives_reopening() {
 
 #[tokio::test]
 async fn progress_comes_after_all_events_up_to_it() {
-    for backend in Backend::all() {
-        let store = backend.open();
+    for backend in Backend::local() {
+        let store = backend.open().await;
         let mut idle = watch(&*store, "/idle/", None).await;
         let mut busy = watch(&*store, "/busy/", None).await;
         for step in 0..3 {
@@ -71,8 +71,8 @@ async fn progress_comes_after_all_events_up_to_it() {
 
 #[tokio::test]
 async fn a_slow_watcher_gets_everything_or_learns_that_it_cannot() {
-    for backend in Backend::all() {
-        let store = backend.open();
+    for backend in Backend::local() {
+        let store = backend.open().await;
         let mut slow = watch(&*store, "/a/", None).await;
         let mut lost = watch(&*store, "/a/", None).await;
         let mut idle = watch(&*store, "/idle/", None).await;
@@ -98,17 +98,17 @@ async fn a_slow_watcher_gets_everything_or_learns_that_it_cannot() {
 
 #[tokio::test]
 async fn the_event_of_the_compacted_revision_itself_is_kept() {
-    for backend in Backend::all() {
-        let store = backend.open();
+    for backend in Backend::local() {
+        let store = backend.open().await;
         put(&*store, "/a", "1").await;
         let gone = delete(&*store, KeyRange::key(text("/a"))).await;
         store.compact(gone).await.expect("compacts");
         put(&*store, "/b", "1").await;
         let store = match &backend {
-            Backend::Memory => store,
+            Backend::Memory | Backend::Etcd(_) => store,
             Backend::Sled(_) => {
                 store.close().await.expect("closes");
-                backend.open()
+                backend.open().await
             }
         };
         let events = drain(&mut *watch(&*store, "/", Some(gone.0)).await).await.expect("events");
@@ -121,7 +121,7 @@ async fn the_event_of_the_compacted_revision_itself_is_kept() {
 #[tokio::test]
 async fn closing_ends_watches() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let mut watch = watch(&*store, "/", None).await;
         store.close().await.expect("closes");
         assert!(matches!(watch.next().await, Err(Error::Closed)));
@@ -131,7 +131,7 @@ async fn closing_ends_watches() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_and_watchers_agree() {
     for backend in Backend::all() {
-        let store = backend.open();
+        let store = backend.open().await;
         let group = crate::task::Group::root();
         for writer in 0..20 {
             let store = store.clone();

@@ -47,6 +47,7 @@ pub fn from_error(error: Error) -> Status {
         Error::LeaseExists => Status::failed_precondition("etcdserver: lease already exists"),
         Error::TooManyLeases(_) => Status::resource_exhausted("etcdserver: too many requests"),
         Error::Damaged(_) => Status::data_loss(format!("etcdserver: {error}")),
+        Error::Unreachable(_) => Status::unavailable(format!("etcdserver: {error}")),
         Error::Closed => stopped(),
         Error::Failed { .. } => Status::new(Code::Internal, format!("etcdserver: {error}")),
     }
