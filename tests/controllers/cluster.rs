@@ -93,10 +93,7 @@ impl Cluster {
             .unwrap();
         let manager = as_user(UserInfo::authenticated("system:kube-controller-manager", &[]));
         let caches = Caches::new(manager, group.child());
-        let clients = |name: &str| match name {
-            "kube-scheduler" => as_user(UserInfo::authenticated("system:kube-scheduler", &[])),
-            controller => as_user(service_account_user("kube-system", controller)),
-        };
+        let clients = |controller: &str| as_user(service_account_user("kube-system", controller));
         let config = controllers::Config {
             cluster_cidrs: vec!["10.42.0.0/16".into()],
             node_mask_v4: 24,
@@ -106,6 +103,8 @@ impl Cluster {
             node_grace: None,
         };
         controllers::run(&clients, &caches, config, &group.child());
+        let scheduler = as_user(UserInfo::authenticated("system:kube-scheduler", &[]));
+        controllers::schedule(scheduler, &caches, &group.child());
         group.spawn("kubelets", kubelets(master.clone(), Caches::new(master.clone(), group.child())));
         let cluster = Cluster { client: master, server: api, group, _dir: dir };
         for n in 1..=nodes {
