@@ -151,7 +151,8 @@ impl Watching {
 /// The lease that an answer speaks of having granted.
 pub fn granted(answer: &str) -> Option<String> {
     let id = answer.lines().find_map(|line| line.strip_prefix("\"ID\" : "))?.parse::<i64>().ok()?;
-    Some(format!("{id:x}"))
+    // As etcdctl prints it, in most places.
+    Some(format!("{id:016x}"))
 }
 
 /// An answer without what has to differ: who answered, chosen numbers, times, logs.
@@ -163,7 +164,11 @@ pub fn comparable(answer: &str, endpoint: &str, lease: &str) -> String {
     let decimal = i64::from_str_radix(lease, 16).map_or("none".into(), |id| id.to_string());
     let lines = answer.lines().filter(|line| !chosen(line)).map(|line| {
         let line = line.replace(endpoint, "ENDPOINT");
-        if lease.is_empty() { line } else { line.replace(&decimal, "LEASE").replace(lease, "LEASE") }
+        if lease.is_empty() {
+            return line;
+        }
+        let short = lease.trim_start_matches('0');
+        line.replace(&decimal, "LEASE").replace(lease, "LEASE").replace(short, "LEASE")
     });
     lines.collect::<Vec<_>>().join("\n")
 }
