@@ -13,10 +13,17 @@ fn config(sans: &[&str]) -> PkiConfig {
     }
 }
 
+/// What the files hold, by their paths below `dir`.
 fn contents(dir: &Path) -> HashMap<String, String> {
-    let read =
-        |e: std::fs::DirEntry| (e.file_name().into_string().unwrap(), std::fs::read_to_string(e.path()).unwrap());
-    let mut all: HashMap<_, _> = std::fs::read_dir(dir).unwrap().map(|e| read(e.unwrap())).collect();
+    let mut all = HashMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(|e| e.unwrap()) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            all.extend(contents(&entry.path()).into_iter().map(|(inner, text)| (format!("{name}/{inner}"), text)));
+        } else {
+            all.insert(name, std::fs::read_to_string(entry.path()).unwrap());
+        }
+    }
     all.remove("last-time");
     all
 }
@@ -33,7 +40,8 @@ fn a_second_start_changes_nothing_and_keys_are_secret() {
         let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    assert_eq!(first.len(), 3 * 2 + again.leaves().len() * 2 + 1);
+    // Four CAs, the leaves and the two of the etcd API, the key of service accounts.
+    assert_eq!(first.len(), 4 * 2 + (again.leaves().len() + 2) * 2 + 1);
 }
 
 #[test]

@@ -17,12 +17,17 @@ fn sandbox_config() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig { metadata: Some(metadata), linux, ..Default::default() }
 }
 
+/// The pause image, also in containerd's CRI plugin, which hears of it a little later.
+async fn pause_image(instance: &Instance) {
+    ensure_pause(&instance.store()).await.unwrap();
+    eventually("the pause image in CRI", || async { instance.cri.image(pause::IMAGE).await.unwrap().is_some() }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_runs_from_the_executable_alone_and_survives_us() {
     let instance = Instance::new();
     instance.start_containerd().await;
-    ensure_pause(&instance.store()).await.unwrap();
-    eventually("the pause image in CRI", || async { instance.cri.image(pause::IMAGE).await.unwrap().is_some() }).await;
+    pause_image(&instance).await;
     let id = instance.cri.run_sandbox(sandbox_config(), "").await.unwrap();
     ensure_pause(&instance.store()).await.unwrap();
 
@@ -67,7 +72,7 @@ async fn archives_are_imported_and_run() {
         eventually(name, || async { instance.cri.image(name).await.unwrap().is_some() }).await;
     }
 
-    ensure_pause(&instance.store()).await.unwrap();
+    pause_image(&instance).await;
     let sandbox = instance.cri.run_sandbox(sandbox_config(), "").await.unwrap();
     let container = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: "c".into(), attempt: 0 }),

@@ -51,12 +51,16 @@ impl Agent {
 
     /// Try to join; the agent must give up by itself.
     pub fn try_join(&self, flags: &[&str]) -> Outcome {
+        run(&mut self.join_command(flags))
+    }
+
+    pub fn join_command(&self, flags: &[&str]) -> Command {
         let url = format!("--server={}", server_url());
         let mut command = Command::new("timeout");
         command.arg("30");
         let inner = self.agent_command(&[&[url.as_str()], flags].concat());
         command.arg(inner.get_program()).args(inner.get_args());
-        run(&mut command)
+        command
     }
 }
 

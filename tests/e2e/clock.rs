@@ -3,7 +3,8 @@
 
 use crate::host::Host;
 use crate::image::BUSYBOX;
-use crate::run::{eventually, run, sh};
+use crate::join::has_not_joined;
+use crate::run::{eventually, has, run, sh};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -106,4 +107,22 @@ fn the_clock_jumps_from_1970_to_now() {
     for log in [host.log(), second.log()] {
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+#[test]
+#[ignore = "end to end on a real node, as root: ./test.sh"]
+fn a_host_with_another_time_is_told_to_set_its_clock() {
+    let mut host = Host::new();
+    host.start(&["--disable-agent"]);
+    host.wait_api();
+    let clock = Clock::new(&host.dir);
+    clock.set(3 * 3600);
+    let second = host.beside(2);
+    let token = format!("--token={}", host.token());
+    let refused = run(&mut clock.applied(second.join_command(&[&token]))).fails();
+    has(&refused, "the clocks differ too much: here it is");
+    has(&refused, "set the wrong one (timedatectl set-ntp true)");
+    has_not_joined(&second);
+    clock.set(0);
+    assert!(!host.k("get nodes").ok().contains("node-2"));
 }

@@ -108,7 +108,7 @@ fn who_may_not_join_is_told_why() {
     assert!(third.is_running(), "it goes on trying");
 }
 
-fn has_not_joined(agent: &crate::agent::Agent) {
+pub fn has_not_joined(agent: &crate::agent::Agent) {
     let pki = agent.data_dir().join("agent/pki");
     let left: Vec<_> = std::fs::read_dir(&pki).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
     assert!(left.is_empty(), "{left:?} is left in {}", pki.display());
