@@ -57,6 +57,9 @@ pub struct Ipam {
     pools: Vec<Cidr>,
     leases: BTreeMap<Id, Lease>,
     used: BTreeSet<IpAddr>,
+    /// What pods had before the host was started, by "namespace/name": they get the same again, so that Services whose
+    /// endpoints nobody can change while the server is away go on.
+    before: HashMap<String, Vec<IpAddr>>,
     /// Where the next search starts: an address just given up rests as long as possible.
     next: HashMap<Family, u128>,
 }
@@ -65,8 +68,14 @@ impl Ipam {
     /// Read the leases in `dir`. Those whose namespace is gone are released and returned.
     pub fn open(dir: &Path, pools: Vec<Cidr>) -> io::Result<(Self, Vec<Lease>)> {
         std::fs::create_dir_all(dir)?;
-        let mut ipam =
-            Ipam { dir: dir.to_owned(), pools, leases: BTreeMap::new(), used: BTreeSet::new(), next: HashMap::new() };
+        let mut ipam = Ipam {
+            dir: dir.to_owned(),
+            pools,
+            leases: BTreeMap::new(),
+            used: BTreeSet::new(),
+            before: HashMap::new(),
+            next: HashMap::new(),
+        };
         let mut gone = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
@@ -75,6 +84,7 @@ impl Ipam {
                 Some(lease) => {
                     info!(pod = lease.pod, addresses = ?lease.addresses, "released: its network namespace is gone");
                     let _ = std::fs::remove_file(&path);
+                    ipam.before.insert(lease.pod.clone(), lease.addresses.clone());
                     gone.push(lease);
                 }
                 None => {
@@ -115,7 +125,10 @@ impl Ipam {
     pub fn lease(&mut self, id: &Id, netns: &Path, pod: &str, ports: Vec<PortMapping>) -> Result<Lease, Error> {
         let addresses = match self.leases.get(id) {
             Some(held) => held.addresses.clone(),
-            None => self.pools.clone().into_iter().map(|pool| self.free(pool)).collect::<Result<_, _>>()?,
+            None => match self.had_before(pod) {
+                Some(addresses) => addresses,
+                None => self.pools.clone().into_iter().map(|pool| self.free(pool)).collect::<Result<_, _>>()?,
+            },
         };
         let lease = Lease {
             container_id: id.container_id.clone(),
@@ -150,16 +163,37 @@ impl Ipam {
         Ok(lease)
     }
 
+    /// The addresses that this pod had before the start of the host, once, if they can be handed out.
+    fn had_before(&mut self, pod: &str) -> Option<Vec<IpAddr>> {
+        let addresses = self.before.remove(pod)?;
+        let fit = addresses.len() == self.pools.len()
+            && self.pools.iter().zip(&addresses).all(|(pool, address)| pool.contains(*address))
+            && !addresses.iter().any(|address| self.used.contains(address));
+        fit.then_some(addresses)
+    }
+
     fn free(&mut self, pool: Cidr) -> Result<IpAddr, Error> {
+        let kept: BTreeSet<IpAddr> = self.before.values().flatten().copied().collect();
+        match self.free_beside(pool, &kept) {
+            Err(Error::Full(_)) if !kept.is_empty() => {
+                self.before.clear();
+                self.free_beside(pool, &BTreeSet::new())
+            }
+            found => found,
+        }
+    }
+
+    fn free_beside(&self, pool: Cidr, kept: &BTreeSet<IpAddr>) -> Result<IpAddr, Error> {
         let host_bits = u32::from(pool.family().bits() - pool.prefix);
         // Without the network itself, the next address (kept for the node), and the broadcast address.
         let end = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size.saturating_sub(1));
         let start =
             self.next.get(&pool.family()).copied().unwrap_or(FIRST_INDEX).clamp(FIRST_INDEX, end.max(FIRST_INDEX));
         let candidates = (start..end).chain(FIRST_INDEX..start.min(end));
-        // No more than one candidate per used address can be taken.
-        let mut addresses = candidates.take(self.used.len() + 1).filter_map(|index| pool.nth(index));
-        addresses.find(|address| !self.used.contains(address)).ok_or(Error::Full(pool))
+        // No more than one candidate per used or kept address can be taken.
+        let most = self.used.len() + kept.len() + 1;
+        let mut addresses = candidates.take(most).filter_map(|index| pool.nth(index));
+        addresses.find(|address| !self.used.contains(address) && !kept.contains(address)).ok_or(Error::Full(pool))
     }
 
     /// Names come from the runtime and become part of a path.
@@ -205,6 +239,28 @@ mod tests {
     fn lease(ipam: &mut Ipam, name: &str) -> Result<String, Error> {
         let here = Path::new("/proc/self/ns/net");
         ipam.lease(&id(name), here, "default/web", Vec::new()).map(|lease| lease.addresses[0].to_string())
+    }
+
+    #[test]
+    fn pods_have_their_addresses_again_after_a_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Ipam::open(dir.path(), vec!["10.42.0.0/29".parse().unwrap()]).unwrap();
+        let (mut ipam, _) = open();
+        let of = |ipam: &mut Ipam, container: &str, pod: &str| {
+            let lease = ipam.lease(&id(container), Path::new("/no/such/namespace"), pod, Vec::new()).unwrap();
+            lease.addresses[0].to_string()
+        };
+        assert_eq!(of(&mut ipam, "a", "ns/first"), "10.42.0.2");
+        assert_eq!(of(&mut ipam, "b", "ns/second"), "10.42.0.3");
+        let (mut ipam, gone) = open();
+        assert_eq!(gone.len(), 2);
+        assert_eq!(of(&mut ipam, "c", "ns/second"), "10.42.0.3", "in whatever order they come");
+        assert_eq!(of(&mut ipam, "d", "ns/new"), "10.42.0.4", "not what another one had");
+        assert_eq!(of(&mut ipam, "e", "ns/first"), "10.42.0.2");
+        assert_eq!(of(&mut ipam, "f", "ns/second"), "10.42.0.5", "once");
+        let (mut ipam, _) = open();
+        let all: Vec<_> = (0..5).map(|n| of(&mut ipam, &format!("g{n}"), &format!("ns/other-{n}"))).collect();
+        assert_eq!(all.len(), 5, "nothing is kept when addresses run out: {all:?}");
     }
 
     #[test]
