@@ -109,7 +109,7 @@ impl Machine {
             "grep -o ' \\({data}\\|{run_dir}\\)/[^ ]*' /proc/self/mounts | sort -r | xargs -r umount -l
              rm -rf {run_dir}
              ip netns exec {id} nft flush ruleset
-             for link in $(ip -n {id} -o link | grep -o 'kdg[^:@]*'); do ip -n {id} link del $link; done; true",
+             for link in $(ip -n {id} -o link | grep -o 'kdg[^:@]*'); do ip -n {id} link del $link 2>/dev/null || true; done",
             id = self.id
         ))
         .ok();
