@@ -1,6 +1,7 @@
 """The score: as a table for the person in front of it, and as the page in the repository."""
 
 import collections
+import functools
 import re
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def show(results: list[Result]) -> None:
         say.line(f"{cells[0]:<24}" + "".join(f"{cell:>9}" for cell in cells[1:]))
 
 
+@functools.cache
 def lines() -> list[tuple[str, re.Pattern]]:
     text = [line for line in paths.CAPABILITIES.read_text().splitlines() if line and not line.startswith("#")]
     return [(name.strip(), re.compile(pattern.strip())) for name, pattern in (line.split("|", 1) for line in text)]
