@@ -12,13 +12,15 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use std::time::Duration;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 const NAMESPACE: &str = "kube-system";
 /// Upstream's numbers: how long a lease holds, within which time its holder must have renewed it, how often it tries.
 const DURATION: Duration = Duration::from_secs(15);
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
+/// For ending what was led: before another begins, it has [`DURATION`] less [`RENEW_WITHIN`].
+const END_WITHIN: Duration = Duration::from_secs(4);
 /// For handing the lease over at the end.
 const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -40,10 +42,7 @@ struct Seen {
 
 /// Wait until this process leads; it then goes on leading until the group ends, or ends the program.
 pub async fn lead(client: &Client, name: &'static str, group: &Group) -> anyhow::Result<()> {
-    let host = nix::unistd::gethostname().context("cannot read the host name")?;
-    let identity = format!("{}_{:032x}", host.to_string_lossy(), rand::random::<u128>());
-    let leases = Api::namespaced(client.clone(), NAMESPACE);
-    let mut candidate = Candidate { leases, name, identity, seen: None };
+    let mut candidate = Candidate::new(client, name)?;
     info!(lease = name, "waiting until no other leads");
     candidate.win().await;
     info!(lease = name, identity = candidate.identity, "leading");
@@ -60,7 +59,45 @@ pub async fn lead(client: &Client, name: &'static str, group: &Group) -> anyhow:
     Ok(())
 }
 
+/// Work whenever this process leads: `work` starts its tasks in a group that ends with the leadership. For programs that
+/// have more to do than this one part.
+pub fn while_leading(
+    client: &Client,
+    name: &'static str,
+    group: &Group,
+    work: impl Fn(&Group) + Send + 'static,
+) -> anyhow::Result<()> {
+    let mut candidate = Candidate::new(client, name)?;
+    let all = group.clone();
+    group.spawn_graceful("election", async move {
+        loop {
+            tokio::select! {
+                () = candidate.win() => info!(lease = name, identity = candidate.identity, "leading"),
+                () = all.cancelled() => return,
+            }
+            let term = all.child();
+            work(&term);
+            let ended = tokio::select! {
+                () = candidate.hold() => false,
+                () = all.cancelled() => true,
+            };
+            term.wind_down(END_WITHIN).await;
+            if ended {
+                return candidate.release().await;
+            }
+            warn!(lease = name, "the lease was lost; another may lead now");
+        }
+    });
+    Ok(())
+}
+
 impl Candidate {
+    fn new(client: &Client, name: &'static str) -> anyhow::Result<Self> {
+        let host = nix::unistd::gethostname().context("cannot read the host name")?;
+        let identity = format!("{}_{:032x}", host.to_string_lossy(), rand::random::<u128>());
+        Ok(Candidate { leases: Api::namespaced(client.clone(), NAMESPACE), name, identity, seen: None })
+    }
+
     async fn win(&mut self) {
         while !self.attempt().await {
             tokio::time::sleep(RETRY.mul_f64(rand::random_range(1.0..1.2))).await;

@@ -115,12 +115,17 @@ impl Group {
 
     /// Cancel and wait until every task has ended, at most `grace`. Returns the fatal error, if there was one.
     pub async fn join(&self, grace: Duration) -> anyhow::Result<()> {
+        self.wind_down(grace).await;
+        self.fatal.lock().take().map_or(Ok(()), Err)
+    }
+
+    /// Cancel and wait until every task of this group has ended, at most `grace`.
+    pub async fn wind_down(&self, grace: Duration) {
         self.token.cancel();
         self.tracker.close();
         if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
             debug!(left = self.tracker.len(), "tasks still running after the grace period");
         }
-        self.fatal.lock().take().map_or(Ok(()), Err)
     }
 }
 

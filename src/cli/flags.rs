@@ -179,6 +179,26 @@ pub struct Token {
     pub token_file: Option<PathBuf>,
 }
 
+/// An etcd cluster in place of the server's own store.
+#[derive(Args, Clone, Debug)]
+pub struct Datastore {
+    /// Keep everything in this etcd cluster: https://HOST:2379, one for each member. Several servers may share it.
+    #[arg(long, env = "KEDGE_DATASTORE_ENDPOINT", value_name = "URL", value_delimiter = ',')]
+    pub datastore_endpoint: Vec<String>,
+
+    /// CA of its certificates.
+    #[arg(long, env = "KEDGE_DATASTORE_CAFILE", value_name = "FILE")]
+    pub datastore_cafile: Option<PathBuf>,
+
+    /// Client certificate for it.
+    #[arg(long, env = "KEDGE_DATASTORE_CERTFILE", value_name = "FILE", requires = "datastore_keyfile")]
+    pub datastore_certfile: Option<PathBuf>,
+
+    /// Key of that.
+    #[arg(long, env = "KEDGE_DATASTORE_KEYFILE", value_name = "FILE", requires = "datastore_certfile")]
+    pub datastore_keyfile: Option<PathBuf>,
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct Server {
     #[command(flatten)]
@@ -211,6 +231,9 @@ pub struct Server {
     #[arg(long, env = "KEDGE_ETCD_INSECURE", action = switch!(), num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true")]
     pub etcd_insecure: bool,
+
+    #[command(flatten)]
+    pub datastore: Datastore,
 
     /// Bytes on disk at which the store refuses to grow: 8Gi; 0 for no limit but the disk's.
     #[arg(long, env = "KEDGE_STORE_QUOTA", value_name = "BYTES", default_value = "8Gi")]

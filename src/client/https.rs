@@ -288,18 +288,26 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
     let builder = tls(trust).context("certificate-authority")?;
     let certificate = pem(&user.client_certificate_data, &user.client_certificate, dir, "client-certificate")?;
     let key = pem(&user.client_key_data, &user.client_key, dir, "client-key")?;
-    let mut config = match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
-            let key = PrivateKeyDer::from_pem_slice(&key).context("parsing client-key")?;
-            builder
-                .with_client_auth_cert(chain.context("parsing client-certificate")?, key)
-                .context("client certificate")?
-        }
-        _ => builder.with_no_client_auth(),
-    };
+    let mut config = authenticated(builder, certificate.zip(key))?;
     config.alpn_protocols = protocols();
     Ok(config)
+}
+
+/// TLS with an etcd: HTTP/2 alone. All PEM; `client` is certificate and key.
+pub fn etcd_tls(authority: &[u8], client: Option<(Vec<u8>, Vec<u8>)>) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut config = authenticated(tls(Trust::Authority(authority))?, client)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn authenticated(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    client: Option<(Vec<u8>, Vec<u8>)>,
+) -> anyhow::Result<ClientConfig> {
+    let Some((certificate, key)) = client else { return Ok(builder.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_slice(&key).context("parsing the client's key")?;
+    builder.with_client_auth_cert(chain.context("parsing the client's certificate")?, key).context("client certificate")
 }
 
 /// TLS with whoever answers, without a certificate of our own.

@@ -10,7 +10,8 @@ mod line;
 pub use line::Line;
 
 pub use https::{
-    Speaks, Target, TokenSource, Trust, cluster_of, connect, followed, protocols, tls, unverified_config, with_token,
+    Speaks, Target, TokenSource, Trust, cluster_of, connect, etcd_tls, followed, protocols, tls, unverified_config,
+    with_token,
 };
 
 use axum::body::Body;

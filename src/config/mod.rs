@@ -11,7 +11,7 @@ pub use agent::{Agent, ServerUrl};
 pub use cidr::Cidr;
 pub use cluster::Cluster;
 pub use node::{Node, UNPLUGGED, default_address};
-pub use server::Server;
+pub use server::{Datastore, Server};
 
 pub const CONFIG_FILE: &str = "/etc/kedge/config.yaml";
 pub const DATA_DIR: &str = "/var/lib/kedge";

@@ -25,6 +25,8 @@ pub struct Server {
     pub tls_san: Vec<String>,
     /// Where the store is served as etcd.
     pub etcd: Option<Etcd>,
+    /// In place of the server's own store.
+    pub datastore: Option<Datastore>,
     /// Bytes on disk; 0: no limit.
     pub store_quota: u64,
     pub node_mask: u8,
@@ -44,6 +46,15 @@ pub struct Server {
     pub config: PathBuf,
     pub kubeconfig: PathBuf,
     pub kubeconfig_mode: u32,
+}
+
+/// An etcd cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datastore {
+    pub endpoints: Vec<String>,
+    pub ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 /// How the store is served as etcd.
@@ -72,6 +83,11 @@ impl Server {
         let config = flags.file.config.clone();
         let backups = backups(&flags.backup, &flags.host.data_dir)?;
         let node = Node::from_flags(flags.host, flags.node, PARTS)?;
+        let datastore = datastore(flags.datastore);
+        ensure!(
+            datastore.is_none() || (backups.is_none() && flags.etcd_listen.is_none()),
+            "--datastore-endpoint: etcd is backed up and served by its own programs, not by --backup-interval and --etcd-listen"
+        );
         Ok(Server {
             advertise_address: flags.advertise_address.unwrap_or(node.ip),
             node,
@@ -79,7 +95,8 @@ impl Server {
             bind_address: flags.bind_address,
             port: flags.https_listen_port,
             tls_san: flags.tls_san,
-            etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure)?,
+            etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure)?.filter(|_| datastore.is_none()),
+            datastore,
             store_quota: quota(&flags.store_quota)?,
             node_mask,
             agent: !flags.disable_agent,
@@ -112,6 +129,14 @@ fn backups(flags: &flags::Backup, data_dir: &Path) -> anyhow::Result<Option<Sche
     let passphrase = flags.backup_passphrase_file.as_deref().map(backup::passphrase).transpose()?;
     let directory = flags.backup_dir.clone().unwrap_or_else(|| backup::directory(data_dir));
     Ok(Some(Schedule { every, directory, keep: flags.backup_keep.into(), passphrase }))
+}
+
+fn datastore(flags: flags::Datastore) -> Option<Datastore> {
+    (!flags.datastore_endpoint.is_empty()).then(|| Datastore {
+        endpoints: flags.datastore_endpoint,
+        ca: flags.datastore_cafile,
+        client: flags.datastore_certfile.zip(flags.datastore_keyfile),
+    })
 }
 
 fn etcd(listen: Option<&str>, insecure: bool) -> anyhow::Result<Option<Etcd>> {

@@ -18,18 +18,20 @@ use crate::server::maintenance;
 use crate::server::registry::Registry;
 use crate::server::request::UserInfo;
 use crate::server::security::Security;
+use crate::store::etcd::Etcd;
 use crate::store::face::Face;
 use crate::store::sled::{Options, Sled};
 use crate::store::snapshots::rolling;
 use crate::store::{Store, compactor, lease};
 use crate::task::Group;
 use crate::wire::listener::Listener;
-use crate::{backup, config, controllers, durable};
+use crate::{backup, config, controllers, durable, leader};
 use anyhow::Context;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +55,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
         .await
         .context("the API's port cannot be used; choose another with --https-listen-port, or stop what uses it")?;
     let pki = Arc::new(pki(config)?);
-    let store = open_store(config)?;
+    let store = open_store(config).await?;
     let join = join(config, &pki)?;
     let api = api(config, &pki, &join, store.clone(), root).await?;
     listener.serve(pki.server_config()?, handler(&api), root);
@@ -74,7 +76,13 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
 
     renew_certificates(config, pki.clone(), root)?;
     let caches = Caches::new(client(&api, component(controllers::MANAGER)), root.clone());
-    start_controllers(config, &pki, &api, &caches, root);
+    match config.datastore.is_some() {
+        true => start_elected(config, &pki, &api, root)?,
+        false => {
+            start_scheduler(config, &api, &caches, root);
+            start_controllers(config, &pki, &api, &caches, root);
+        }
+    }
     let mut pods = None;
     if config.agent {
         pods = start_node(config, &pki, &api, caches, root).await?;
@@ -120,12 +128,24 @@ async fn serve_etcd(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, r
     Ok(())
 }
 
-fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
+/// The store of this server's own, or the etcd cluster that it was told to use.
+async fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(datastore) = &config.datastore {
+        let tls = datastore_tls(datastore)?;
+        return Etcd::open(&datastore.endpoints, tls).await.context("cannot use --datastore-endpoint");
+    }
     let dir = config.node.data_dir.join("server/db");
     let volatile = VOLATILE.iter().map(|prefix| Bytes::from_static(prefix.as_bytes())).collect();
     let store = Sled::open(&dir, Options { volatile, quota_bytes: config.store_quota, ..Options::default() })
         .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
+}
+
+fn datastore_tls(datastore: &config::Datastore) -> anyhow::Result<Option<Arc<rustls::ClientConfig>>> {
+    let Some(ca) = &datastore.ca else { return Ok(None) };
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let client = datastore.client.as_ref().map(|(certificate, key)| anyhow::Ok((read(certificate)?, read(key)?)));
+    Ok(Some(crate::client::etcd_tls(&read(ca)?, client.transpose()?)?))
 }
 
 /// From these the store repairs itself.
@@ -293,10 +313,27 @@ fn renew_certificates(config: &config::Server, pki: Arc<Pki>, root: &Group) -> a
     Ok(())
 }
 
-fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
+/// Servers that share a store: one of them runs the scheduler, one the controllers.
+fn start_elected(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, root: &Group) -> anyhow::Result<()> {
+    let manager = client(api, component(controllers::MANAGER));
+    let scheduler = client(api, component(controllers::SCHEDULER));
+    let (own, configured, served) = (manager.clone(), config.clone(), api.clone());
+    leader::while_leading(&scheduler, controllers::SCHEDULER, root, move |term| {
+        start_scheduler(&configured, &served, &Caches::new(own.clone(), term.clone()), term);
+    })?;
+    let (own, configured, served, pki) = (manager.clone(), config.clone(), api.clone(), pki.clone());
+    leader::while_leading(&manager, controllers::MANAGER, root, move |term| {
+        start_controllers(&configured, &pki, &served, &Caches::new(own.clone(), term.clone()), term);
+    })
+}
+
+fn start_scheduler(config: &config::Server, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
     if !config.node.is_disabled("scheduler") {
         controllers::schedule(client(api, component(controllers::SCHEDULER)), caches, root);
     }
+}
+
+fn start_controllers(config: &config::Server, pki: &Arc<Pki>, api: &Arc<Api>, caches: &Arc<Caches>, root: &Group) {
     if config.node.is_disabled("controllers") {
         return;
     }
