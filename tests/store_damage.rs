@@ -202,6 +202,25 @@ async fn flipped_bits_and_zeroed_sectors() {
     assert!(losses.iter().any(Option::is_some), "no damage was noticed");
 }
 
+/// sled takes a segment with a broken header for a free one, and goes on behind it.
+#[tokio::test]
+async fn damaged_segment_headers() {
+    let mut losses = Vec::new();
+    for round in 0..trials() / 10 {
+        // Which segments are used again is not the same every time.
+        let original = Original::make(true).await;
+        let length = fs::metadata(original.copy().path("sled/db")).expect("is there").len();
+        for segment in 0..length / SEGMENT {
+            let copied = original.copy();
+            let at = segment * SEGMENT + 4 * (round as u64 % 5);
+            copied.change("sled/db", |bytes| bytes[at as usize] ^= 1);
+            losses.push(original.judge(&copied, &format!("round {round}: flipped at {at} of {length}")).await);
+        }
+    }
+    tally(&losses, "segment headers");
+    assert!(losses.iter().any(Option::is_some), "no damage was noticed");
+}
+
 #[tokio::test]
 async fn other_files_damaged_or_gone() {
     let original = Original::make(true).await;

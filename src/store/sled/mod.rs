@@ -9,6 +9,7 @@
 //! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
 //! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads. `writer.rs`: the one writer.
 //! - `volatile.rs`: the memory tier, for what is written all the time.
+//! - `census.rs`: what has to be there.
 //! - `recovery.rs`: opening and repair of damage. `mark.rs`: how far writes were acknowledged. `recent.rs`: latencies.
 //! - `snapshot.rs`: reading everything at one revision. `past.rs`: history of both tiers in order.
 //!
@@ -16,6 +17,7 @@
 //! power loss that takes `barrier.rs`.
 
 mod barrier;
+mod census;
 mod files;
 mod index;
 mod mark;

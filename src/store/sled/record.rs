@@ -1,16 +1,17 @@
-//! How the store's entries look in sled: four kinds of keys in one keyspace.
+//! How the store's entries look in sled: five kinds of keys in one keyspace.
 //!
 //! | key | value |
 //! |---|---|
 //! | `l` id | a lease: seconds granted, seconds remaining (if noted down) |
-//! | `m` name | metadata: `format`, `compacted` |
+//! | `m` name | metadata: `format`, `reserved` and `floor` of the memory tier |
 //! | `p` revision sub piece | part of a value that is too long for its record |
 //! | `r` revision sub | one write of one key: a [`Record`] |
+//! | `s` | the census, with the compacted revision |
 //!
 //! Revision, sub (position of the write in its transaction) and piece are big endian, so `r` entries are the history in
-//! order, and writes append. Everything of a transaction is written in order, pieces before their record, and the last
-//! record carries [`LAST`]: sled recovers a prefix of what was written, so a transaction whose last record is missing
-//! is one that was never acknowledged, and is removed on open.
+//! order, and writes append. What shares a barrier is one batch of sled's, there or not there as a whole. (Older versions
+//! wrote one by one. So the last record of a transaction carries [`LAST`]: a transaction without it was never
+//! acknowledged, and is removed on open.)
 
 use crate::store::LeaseId;
 use crate::store::varint::{put_varint, varint};

@@ -6,11 +6,12 @@
 //! revisions jump ahead, so that no client takes an old one for a new one.
 
 use super::Options;
+use super::census::{self, Census, Changes, Counted};
 use super::files::{Directory, Files, failed};
 use super::index::{Index, Key, Version};
 use super::mark::{Mark, Noted};
-use super::record::{Encoder, ITEM_BYTES, Place, Record, Value, Write, decode, decode_lease, encode_lease, lease_key};
-use super::shared::{self, COMPACTED_KEY, Open, flush, sled_error};
+use super::record::{Encoder, ITEM_BYTES, Place, Record, Value, Write, decode, decode_lease, encode_lease};
+use super::shared::{self, Open, flush, sled_error};
 use crate::store::condition::Loss;
 use crate::store::lease::Book;
 use crate::store::snapshots;
@@ -68,8 +69,9 @@ fn load(files: &Files, options: &Options) -> Result<Loaded, Error> {
 
 fn load_checked(files: &Files, options: &Options) -> Result<Loaded, Error> {
     let open = shared::open_sled(files, options)?;
-    let compacted = read_metadata(&open, files.path())?;
+    let format = read_format(&open, files.path())?;
     let (index, last) = read_index(&open, files.path())?;
+    let compacted = take_census(&open, format, files.path())?;
     let reached = last.max(compacted);
     let (committed, floor) = settle_reserved(&open, reached)?;
     remove_after(&open, committed)?;
@@ -126,11 +128,17 @@ fn copy(from: &Open, files: &Files, options: &Options, continues_at: u64) -> Res
 
 /// From now on it is a store.
 fn finish(open: &Open, continues_at: u64) -> Result<(), Error> {
-    let io = |e| sled_error("filling the store", e);
     flush(open)?;
-    open.sled.insert(COMPACTED_KEY, &continues_at.to_be_bytes()).map_err(io)?;
-    open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
+    set_up(open, continues_at)?;
     flush(open).map(drop)
+}
+
+/// Note the format, and what there is.
+fn set_up(open: &Open, compacted: u64) -> Result<(), Error> {
+    open.census.set(Counted { sum: census::count(open)?, compacted });
+    let mut changes = Changes::default();
+    changes.set(FORMAT_KEY, FORMAT);
+    open.apply(changes)
 }
 
 /// Put the newest whole snapshot in the place of damaged files.
@@ -192,9 +200,9 @@ pub fn fill(
     snapshot: &mut Reader<impl Read>,
     continues_at: u64,
 ) -> Result<(), Error> {
-    let io = |e| sled_error("filling the store", e);
     let open = shared::open_sled(files, options)?;
     let mut encoder = Encoder::new();
+    let mut changes = Changes::default();
     let mut bytes = 0;
     loop {
         let read = snapshot.frame().map_err(|e| Error::Damaged(format!("a snapshot: {e}")))?;
@@ -205,8 +213,7 @@ pub fn fill(
             }
             match item {
                 Item::Lease(lease) => {
-                    let value = encode_lease(lease.granted, Some(lease.remaining.max(1)));
-                    open.sled.insert(lease_key(lease.id), value).map_err(io)?;
+                    changes.add_lease(lease.id, encode_lease(lease.granted, Some(lease.remaining.max(1))));
                 }
                 Item::Write(write) => {
                     let kv = &write.kv;
@@ -219,44 +226,67 @@ pub fn fill(
                     });
                     encoded.mark_last();
                     bytes += encoded.stored();
-                    shared::insert(&open, Place { revision: kv.mod_revision.0, sub: write.sub }, &encoded)?;
+                    changes.add(Place { revision: kv.mod_revision.0, sub: write.sub }, &encoded);
                 }
             }
             if bytes >= FILL_BYTES {
+                open.apply(std::mem::take(&mut changes))?;
                 flush(&open)?;
                 bytes = 0;
             }
         }
     }
+    open.apply(changes)?;
     finish(&open, continues_at)?;
     info!(revision = continues_at, "the store is filled from a snapshot");
     Ok(())
 }
 
 /// Layout of the entries. Older ones are read as they are and then called this; others are refused.
-const FORMAT: &[u8] = b"2";
+const FORMAT: &[u8] = b"3";
 
 /// Without leases.
 const FORMAT_1: &[u8] = b"1";
 
+/// Without a census.
+const FORMAT_2: &[u8] = b"2";
+
 const FORMAT_KEY: &[u8] = b"mformat";
 
-/// Check the format (or set it in a new store) and give the compacted revision.
-fn read_metadata(open: &Open, path: &Path) -> Result<u64, Error> {
+/// Where older formats have the compacted revision.
+const COMPACTED_KEY: &[u8] = b"mcompacted";
+
+enum Format {
+    Counted,
+    /// By an older version, or new.
+    Uncounted,
+}
+
+fn read_format(open: &Open, path: &Path) -> Result<Format, Error> {
     let io = |e| sled_error("reading the store's metadata", e);
     match open.sled.get(FORMAT_KEY).map_err(io)? {
-        Some(format) if &*format == FORMAT => {}
-        Some(format) if &*format == FORMAT_1 => {
-            open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
-        }
+        Some(format) if &*format == FORMAT => Ok(Format::Counted),
+        Some(format) if [FORMAT_1, FORMAT_2].contains(&&*format) => Ok(Format::Uncounted),
         // Nothing but what opening has just written.
-        None if open.sled.len() == 1 => {
-            open.sled.insert(FORMAT_KEY, FORMAT).map_err(io)?;
-        }
-        _ => return Err(Error::Damaged(format!("{}: not a store of this version", path.display()))),
+        None if open.sled.len() == 1 => Ok(Format::Uncounted),
+        _ => Err(Error::Damaged(format!("{}: not a store of this version", path.display()))),
     }
-    let compacted = open.sled.get(COMPACTED_KEY).map_err(io)?;
-    Ok(compacted.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?))).unwrap_or(1))
+}
+
+/// Compare what is there with what has to be, or note it for the first time. Gives the compacted revision.
+fn take_census(open: &Open, format: Format, path: &Path) -> Result<u64, Error> {
+    match format {
+        Format::Uncounted => {
+            let compacted = open.sled.get(COMPACTED_KEY).map_err(|e| sled_error("reading the store's metadata", e))?;
+            let compacted = compacted.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?)));
+            set_up(open, compacted.unwrap_or(Census::default().get().compacted))?;
+        }
+        Format::Counted => match Counted::read(open)? {
+            Some(counted) if counted.sum == census::count(open)? => open.census.set(counted),
+            _ => return Err(Error::Damaged(format!("{}: writes in the middle are missing", path.display()))),
+        },
+    }
+    Ok(open.census.get().compacted)
 }
 
 /// What was reserved when the store was last used, as (current revision, floor of the memory tier). After an unclean
@@ -273,25 +303,29 @@ fn settle_reserved(open: &Open, reached: u64) -> Result<(u64, u64), Error> {
     }
     // One that nobody was given: history from there on is whole.
     let committed = reached.max(reserved_to) + 1;
-    open.sled.insert(FLOOR_KEY, &committed.to_be_bytes()).map_err(io)?;
-    release(open, committed)?;
+    let mut changes = Changes::default();
+    changes.set(FLOOR_KEY, &committed.to_be_bytes());
+    set_reserved(&mut changes, committed, CLEAN);
+    open.apply(changes)?;
+    flush(open)?;
     Ok((committed, committed))
 }
 
-/// Note that no revision above was given out without being on disk; takes effect with the next barrier.
-pub fn reserve(open: &Open, revision: u64) -> Result<(), Error> {
-    set_reserved(open, revision, IN_USE)
+/// Note that no revision above was given out without being on disk.
+pub fn reserve(changes: &mut Changes, revision: u64) {
+    set_reserved(changes, revision, IN_USE);
 }
 
 /// Note that everything up to a revision is on disk, and pass the barrier.
 pub fn release(open: &Open, revision: u64) -> Result<(), Error> {
-    set_reserved(open, revision, CLEAN)?;
+    let mut changes = Changes::default();
+    set_reserved(&mut changes, revision, CLEAN);
+    open.apply(changes)?;
     flush(open).map(drop)
 }
 
-fn set_reserved(open: &Open, revision: u64, state: u8) -> Result<(), Error> {
-    let value = [&revision.to_be_bytes()[..], &[state]].concat();
-    open.sled.insert(RESERVED_KEY, value).map(drop).map_err(|e| sled_error("reserving revisions", e))
+fn set_reserved(changes: &mut Changes, revision: u64, state: u8) {
+    changes.set(RESERVED_KEY, &[&revision.to_be_bytes()[..], &[state]].concat());
 }
 
 const RESERVED_KEY: &[u8] = b"mreserved";
@@ -383,18 +417,38 @@ fn version(place: Place, record: &Record<'_>, len: usize) -> Version {
     }
 }
 
-/// After the key of every piece.
-const LAST_PIECE: [u8; 15] = [b'q'; 15];
-
-/// Remove what a writer that never got to its barrier has left behind.
-pub fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
-    let io = |e| sled_error("removing unfinished writes", e);
-    let from = Place { revision: revision + 1, sub: 0 };
-    // Records first: an incomplete transaction must not look complete, nor lack pieces.
-    for range in [open.sled.range(from.key()..), open.sled.range(from.piece_key(0)..LAST_PIECE)] {
-        for key in range.keys() {
-            open.sled.remove(key.map_err(io)?).map_err(io)?;
+/// Open sled again after an error: compare the census, and remove what was never acknowledged, as well as what memory
+/// still has (it is written back later).
+pub fn resume(files: &Files, options: &Options, committed: u64, in_memory: &[Place]) -> Result<Open, Error> {
+    let open = shared::open_sled(files, options)?;
+    take_census(&open, Format::Counted, files.path())?;
+    remove_after(&open, committed)?;
+    let mut changes = Changes::default();
+    for place in in_memory {
+        if open.sled.contains_key(place.key()).map_err(|e| sled_error("reading a record", e))? {
+            changes.remove(*place, shared::pieces(&open, *place)?);
         }
     }
-    Ok(())
+    open.apply(changes)?;
+    Ok(open)
+}
+
+/// After the key of every piece.
+const LAST_PIECE: &[u8] = b"q";
+
+/// Remove what a writer that never got to its barrier has left behind.
+fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
+    let io = |e| sled_error("removing unfinished writes", e);
+    let from = Place { revision: revision + 1, sub: 0 };
+    let (records, pieces) = (from.key(), from.piece_key(0));
+    let mut changes = Changes::default();
+    for key in open.sled.range(&records[..]..census::CENSUS_KEY).keys() {
+        if let Some(place) = shared::record_place(&key.map_err(io)?) {
+            changes.remove(place, 0);
+        }
+    }
+    for key in open.sled.range(&pieces[..]..LAST_PIECE).keys() {
+        changes.unset(&key.map_err(io)?);
+    }
+    open.apply(changes)
 }

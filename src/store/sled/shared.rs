@@ -1,12 +1,13 @@
 //! What readers and the writer share: opening and repair, reads, the history behind watches.
 
 use super::Options;
+use super::census::Census;
 use super::files::{Database, Directory, Files, failed};
 use super::index::{Index, Superseded, Version};
 use super::mark::{Mark, Noted};
 use super::past::{Past, PastWrite, Source};
 use super::recent::{Recent, Written};
-use super::record::{Encoded, Place, Record, Value, decode, unpack};
+use super::record::{Place, Record, Value, decode, unpack};
 use super::recovery::{self, Loaded};
 use super::snapshot::{STEP_BYTES, STEP_RECORDS};
 use super::values::Values;
@@ -49,6 +50,7 @@ const HISTORY_RECORDS: usize = 1024;
 pub struct Open {
     pub sled: ::sled::Db,
     pub file: Database,
+    pub census: Census,
 }
 
 pub struct Shared {
@@ -134,8 +136,8 @@ impl Shared {
         directory.probe()?;
         let mut open = self.open.write();
         *open = None;
-        let again = open_sled(&directory.sled(), &self.options)?;
-        let committed = self.committed().0;
+        let in_memory = self.volatile.read().places();
+        let again = recovery::resume(&directory.sled(), &self.options, self.committed().0, &in_memory)?;
         let last = last_record(&again)?.map_or(1, |place| place.revision).max(self.compacted().0);
         let durable = self.durable.load(Ordering::SeqCst);
         if last < durable {
@@ -144,7 +146,6 @@ impl Shared {
                 message: format!("revision {durable} was written, but only {last} is there"),
             });
         }
-        recovery::remove_after(&again, committed)?;
         flush(&again)?;
         *open = Some(again);
         Ok(())
@@ -596,7 +597,7 @@ fn try_open_sled(files: &Files, options: &Options) -> Result<Open, Error> {
         .mode(::sled::Mode::LowSpace);
     let sled = caught(|| config.open().map_err(|error| open_error(path, error)))?;
     let file = files.settle()?;
-    let open = Open { sled, file };
+    let open = Open { sled, file, census: Census::default() };
     prove_barrier(&open)?;
     Ok(open)
 }
@@ -619,7 +620,6 @@ fn prove_barrier(open: &Open) -> Result<(), Error> {
 }
 
 const OPENED_KEY: &[u8] = b"mopened";
-pub const COMPACTED_KEY: &[u8] = b"mcompacted";
 
 fn last_record(open: &Open) -> Result<Option<Place>, Error> {
     match open.sled.scan_prefix(b"r").next_back() {
@@ -665,14 +665,4 @@ pub fn sled_error(step: &'static str, error: ::sled::Error) -> Error {
         ::sled::Error::Corruption { .. } => Error::Damaged("a checksum is wrong".into()),
         other => Error::Damaged(other.to_string()),
     }
-}
-
-/// Insert a record and its pieces, pieces first.
-pub fn insert(open: &Open, place: Place, encoded: &Encoded) -> Result<(), Error> {
-    let io = |e| sled_error("writing a record", e);
-    for (number, piece) in encoded.pieces.iter().enumerate() {
-        open.sled.insert(place.piece_key(number as u16), &piece[..]).map_err(io)?;
-    }
-    open.sled.insert(place.key(), &encoded.record[..]).map_err(io)?;
-    Ok(())
 }

@@ -86,6 +86,10 @@ impl Volatile {
         self.kept.iter().filter(wanted).map(|(place, kept)| (*place, kept.clone())).collect()
     }
 
+    pub fn places(&self) -> Vec<Place> {
+        self.kept.keys().copied().collect()
+    }
+
     pub fn is_full(&self) -> bool {
         self.bytes > MAX_BYTES
     }

@@ -1,10 +1,11 @@
 //! The one writer: a thread that takes what is waiting, evaluates it in order, inserts everything, passes one barrier,
 //! and only then shows and acknowledges it (group commit). Compaction's removals go in small steps in between.
 
+use super::census::Changes;
 use super::index::{Key, Version};
-use super::record::{Encoded, Encoder, Place, Write, encode_lease, lease_key};
+use super::record::{Encoded, Encoder, ITEM_BYTES, Place, Write, encode_lease};
 use super::recovery;
-use super::shared::{self, COMPACTED_KEY, Open, Shared, key_value, sled_error};
+use super::shared::{self, Open, Shared, key_value};
 use super::volatile::{Kept, PAUSE, RESERVED_REVISIONS};
 use crate::store::txn::{Apply, Change, check_compact, run};
 use crate::store::{
@@ -206,29 +207,32 @@ impl Writer {
         let shared = self.shared.clone();
         let reserve =
             (!batch.kept.is_empty() && self.revision > shared.reserved()).then_some(self.revision + RESERVED_REVISIONS);
-        self.write_records(&batch.records, |open| reserve.map_or(Ok(()), |top| recovery::reserve(open, top)))?;
+        let mut changes = Changes::default();
+        if let Some(top) = reserve {
+            recovery::reserve(&mut changes, top);
+        }
+        self.write_records(&batch.records, changes)?;
         if let Some(top) = reserve {
             shared.set_reserved(top);
         }
         Ok(())
     }
 
-    /// Insert records and what else `first` does, and pass the barrier.
-    fn write_records(
-        &mut self,
-        records: &[(Place, Encoded)],
-        first: impl FnOnce(&Open) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.mend()?;
+    /// Insert records with other changes, and pass the barrier.
+    fn write_records(&mut self, records: &[(Place, Encoded)], mut changes: Changes) -> Result<(), Error> {
         let bytes: usize = records.iter().map(|(_, encoded)| encoded.stored()).sum();
+        records.iter().for_each(|(place, encoded)| changes.add(*place, encoded));
+        self.apply(changes, bytes)
+    }
+
+    /// Make changes of about this many bytes, and pass the barrier.
+    fn apply(&mut self, changes: Changes, bytes: usize) -> Result<(), Error> {
+        self.mend()?;
         let shared = self.shared.clone();
         shared.with_open(|open| {
             open.file.reserve((bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
             self.guarded(|writer| {
-                first(open)?;
-                for (place, encoded) in records {
-                    shared::insert(open, *place, encoded)?;
-                }
+                open.apply(changes)?;
                 writer.barrier(open)
             })
         })
@@ -255,7 +259,7 @@ impl Writer {
         }
         for part in due.chunks(WRITE_BACK_RECORDS) {
             let records: Vec<_> = part.iter().map(|(place, kept)| (*place, self.encode_kept(kept))).collect();
-            self.write_records(&records, |_| Ok(()))?;
+            self.write_records(&records, Changes::default())?;
             let mut volatile = shared.volatile.write();
             for (place, _) in part {
                 volatile.remove(*place);
@@ -332,18 +336,10 @@ impl Writer {
 
     fn compact(&mut self, revision: Revision) -> Result<(), Error> {
         check_compact(revision, Revision(self.revision), self.shared.compacted())?;
-        let revision = revision.0;
-        self.mend()?;
-        let shared = self.shared.clone();
-        shared.with_open(|open| {
-            open.file.reserve(SPARE_BYTES as u64)?;
-            self.guarded(|writer| {
-                let set = open.sled.insert(COMPACTED_KEY, &revision.to_be_bytes());
-                set.map_err(|e| sled_error("compacting", e))?;
-                writer.barrier(open)
-            })
-        })?;
-        self.shared.set_compacted(revision);
+        let mut changes = Changes::default();
+        changes.compact(revision.0);
+        self.apply(changes, 0)?;
+        self.shared.set_compacted(revision.0);
         self.purging = true;
         Ok(())
     }
@@ -353,16 +349,16 @@ impl Writer {
         match change {
             LeaseChange::Grant { id, seconds } => {
                 self.shared.leases.check_new(id)?;
-                self.write_leases(&[(lease_key(id), Some(encode_lease(seconds, None)))])?;
+                let mut changes = Changes::default();
+                changes.add_lease(id, encode_lease(seconds, None));
+                self.apply(changes, PURGE_BYTES)?;
                 self.shared.leases.enter(id, seconds, None, Instant::now());
             }
             LeaseChange::Revoke(id) => self.revoke(id)?,
             LeaseChange::Note(notes) => {
-                let entry = |(id, remaining): (LeaseId, Option<u32>)| {
-                    let granted = self.shared.leases.status(id, now).ok()?.granted;
-                    Some((lease_key(id), Some(encode_lease(granted, remaining))))
-                };
-                self.write_leases(&notes.into_iter().filter_map(entry).collect::<Vec<_>>())?;
+                let granted = |id| self.shared.leases.status(id, now).ok().map(|lease| lease.granted);
+                let known = notes.into_iter().filter_map(|(id, left)| Some((id, encode_lease(granted(id)?, left))));
+                self.note_leases(known.collect())?;
             }
         }
         Ok(Revision(self.revision))
@@ -379,40 +375,28 @@ impl Writer {
         if !batch.records.is_empty() {
             self.commit(batch)?;
         }
-        self.write_leases(&[(lease_key(id), None)])?;
+        let mut changes = Changes::default();
+        changes.remove_lease(id);
+        self.apply(changes, PURGE_BYTES)?;
         self.shared.leases.remove(id);
         Ok(())
     }
 
     fn note_all_leases(&mut self) -> Result<(), Error> {
         let all = self.shared.leases.all(Instant::now());
-        let entry = |lease: &LeaseStatus| {
-            // At least a second: one that has not been seen to end has not ended.
-            (lease_key(lease.id), Some(encode_lease(lease.granted, Some(lease.remaining.max(1)))))
-        };
-        self.write_leases(&all.iter().map(entry).collect::<Vec<_>>())
+        // At least a second: one that has not been seen to end has not ended.
+        let entry = |lease: &LeaseStatus| (lease.id, encode_lease(lease.granted, Some(lease.remaining.max(1))));
+        self.note_leases(all.iter().map(entry).collect())
     }
 
-    /// Write (or remove) leases and pass the barrier.
-    fn write_leases(&mut self, entries: &[([u8; 9], Option<Vec<u8>>)]) -> Result<(), Error> {
+    fn note_leases(&mut self, entries: Vec<(LeaseId, Vec<u8>)>) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
-        self.mend()?;
-        let shared = self.shared.clone();
-        shared.with_open(|open| {
-            open.file.reserve((entries.len() * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64)?;
-            self.guarded(|writer| {
-                for (key, value) in entries {
-                    let done = match value {
-                        Some(value) => open.sled.insert(key, &value[..]),
-                        None => open.sled.remove(key),
-                    };
-                    done.map_err(|e| sled_error("writing a lease", e))?;
-                }
-                writer.barrier(open)
-            })
-        })
+        let bytes = entries.len() * PURGE_BYTES;
+        let mut changes = Changes::default();
+        entries.into_iter().for_each(|(id, entry)| changes.note_lease(id, entry));
+        self.apply(changes, bytes)
     }
 
     /// Remove at once what compaction has left for later.
@@ -446,24 +430,20 @@ impl Writer {
             };
             self.purging = gone.len() == PURGE_STEP;
             let on_disk = shared.forget(gone);
+            if on_disk.is_empty() {
+                return Ok(());
+            }
             self.guarded(|writer| {
+                let mut changes = Changes::default();
                 for entry in &on_disk {
-                    writer.remove(open, entry.place, entry.stored)?;
+                    // Only long values can be in pieces.
+                    let long = entry.stored as usize > ITEM_BYTES / 2;
+                    changes.remove(entry.place, if long { shared::pieces(open, entry.place)? } else { 0 });
                 }
-                if writer.purging || on_disk.is_empty() { Ok(()) } else { writer.barrier(open) }
+                open.apply(changes)?;
+                if writer.purging { Ok(()) } else { writer.barrier(open) }
             })
         })
-    }
-
-    fn remove(&self, open: &Open, place: Place, stored: u32) -> Result<(), Error> {
-        let io = |e| sled_error("removing a record", e);
-        // Only long values can be in pieces. Pieces go first: a record without them is found and removed on open.
-        let pieces = if stored as usize > super::record::ITEM_BYTES / 2 { shared::pieces(open, place)? } else { 0 };
-        for piece in 0..pieces {
-            open.sled.remove(place.piece_key(piece)).map_err(io)?;
-        }
-        open.sled.remove(place.key()).map_err(io)?;
-        Ok(())
     }
 
     /// Evaluate what writes (a transaction) against everything before it, also what is not committed yet. What it writes is
