@@ -44,6 +44,7 @@ pub mod netproxy;
 pub mod object;
 pub mod pki;
 pub mod quantity;
+mod sealing;
 pub mod selector;
 pub mod server;
 pub mod start;

@@ -101,7 +101,7 @@ impl Vault {
         if self.held.lock().get(name) == Some(&hash) {
             return Ok(0);
         }
-        let sealed = self.seal.seal(name, zstd::bulk::compress(content, ZSTD_LEVEL)?)?;
+        let sealed = self.seal.seal(name, &zstd::bulk::compress(content, ZSTD_LEVEL)?)?;
         durable::write(&self.dir.join(name), &sealed, durable::SECRET)?;
         self.held.lock().insert(name.to_owned(), hash);
         Ok(sealed.len() as u64)

@@ -3,11 +3,12 @@
 //! the same file reads them.
 
 use crate::durable;
+use crate::sealing;
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -96,12 +97,8 @@ impl Keys {
     /// Encrypt the value of a store key. The key is authenticated with it: a value cannot be put under another one.
     pub fn seal(&self, key: &[u8], value: &[u8]) -> Result<Bytes, Broken> {
         let newest = self.0.first().ok_or(Broken)?;
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| Broken)?;
-        let mut text = value.to_vec();
-        let nonce_used = Nonce::assume_unique_for_key(nonce);
-        newest.aead.seal_in_place_append_tag(nonce_used, Aad::from(key), &mut text).map_err(|_| Broken)?;
-        Ok([PREFIX.as_bytes(), newest.name.as_bytes(), b":", &nonce, &text].concat().into())
+        let sealed = sealing::seal(&newest.aead, key, value).map_err(|_| Broken)?;
+        Ok([PREFIX.as_bytes(), newest.name.as_bytes(), b":", &sealed].concat().into())
     }
 
     /// Decrypt a stored value; one that is not encrypted is given as it is.
@@ -111,12 +108,7 @@ impl Keys {
         }
         let (name, sealed) = split(stored).ok_or(Broken)?;
         let used = self.0.iter().find(|key| key.name.as_bytes() == name).ok_or(Broken)?;
-        let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or(Broken)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Broken)?;
-        let mut text = text.to_vec();
-        let length = used.aead.open_in_place(nonce, Aad::from(key), &mut text).map_err(|_| Broken)?.len();
-        text.truncate(length);
-        Ok(text.into())
+        Ok(sealing::open(&used.aead, key, sealed).map_err(|_| Broken)?.into())
     }
 
     /// Whether a stored value is encrypted with the newest key.
