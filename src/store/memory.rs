@@ -5,8 +5,8 @@ use super::hub::{History, Hub};
 use super::lease::Book;
 use super::txn::{Apply, Change, check, check_compact, check_revision, run};
 use super::{
-    Error, Event, EventKind, KeyRange, KeyValue, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Snapshot,
-    Store, Txn, TxnResponse, Watch, Write,
+    Error, Event, EventKind, Head, KeyRange, KeyValue, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision,
+    Snapshot, Store, Txn, TxnResponse, Watch, Write,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -171,9 +171,11 @@ impl Store for Memory {
         let state = self.shared.state.read();
         state.open()?;
         Ok(Box::new(Shot {
-            revision: state.revision,
-            compacted: state.compacted,
-            leases: self.shared.leases.all(Instant::now()),
+            head: Head {
+                revision: state.revision,
+                compacted: state.compacted,
+                leases: self.shared.leases.all(Instant::now()),
+            },
             writes: state.writes(),
             done: false,
         }))
@@ -349,25 +351,15 @@ impl Writing<'_> {
 
 /// A copy of everything.
 struct Shot {
-    revision: Revision,
-    compacted: Revision,
-    leases: Vec<LeaseStatus>,
+    head: Head,
     writes: Vec<Write>,
     done: bool,
 }
 
 #[async_trait]
 impl Snapshot for Shot {
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn compacted(&self) -> Revision {
-        self.compacted
-    }
-
-    fn leases(&self) -> &[LeaseStatus] {
-        &self.leases
+    fn head(&self) -> &Head {
+        &self.head
     }
 
     async fn next(&mut self) -> Result<Vec<Write>, Error> {

@@ -112,20 +112,24 @@ pub enum Invalid {
 /// A state of the whole store that is being read. It costs the history that has to be kept meanwhile.
 #[async_trait]
 pub trait Snapshot: Send {
-    /// The revision that it shows.
-    fn revision(&self) -> Revision;
+    /// What is known of it beforehand.
+    fn head(&self) -> &Head;
 
-    /// The oldest revision that can be read in it.
-    fn compacted(&self) -> Revision;
-
-    fn leases(&self) -> &[LeaseStatus];
-
-    /// The next writes, in order of revision and position: those after [`Snapshot::compacted`], and before them the
-    /// last ones of keys that were there at it. Empty at the end.
+    /// The next writes, in order of revision and position: those after [`Head::compacted`], and before them the last ones
+    /// of keys that were there at it. Empty at the end.
     async fn next(&mut self) -> Result<Vec<Write>, Error>;
 
     /// Begin again, with the same writes.
     fn rewind(&mut self);
+}
+
+/// What a snapshot shows.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub revision: Revision,
+    /// The oldest revision that can be read in it.
+    pub compacted: Revision,
+    pub leases: Vec<LeaseStatus>,
 }
 
 /// Why a store does not write.

@@ -36,8 +36,8 @@ async fn a_snapshot_holds_what_can_be_read_when_it_is_taken() {
                 store.compact(Revision(compacted)).await.expect("compacts");
             }
             let mut snapshot = store.snapshot().await.expect("is taken");
-            assert_eq!((snapshot.revision(), snapshot.compacted()), (Revision(6), Revision(compacted)));
-            assert_eq!(snapshot.leases().iter().map(|lease| lease.id).collect::<Vec<_>>(), [LeaseId(5)]);
+            assert_eq!((snapshot.head().revision, snapshot.head().compacted), (Revision(6), Revision(compacted)));
+            assert_eq!(snapshot.head().leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [LeaseId(5)]);
             let mut wanted = all[gone..].to_vec();
             if compacted == 4 {
                 wanted.insert(0, all[2]);

@@ -51,7 +51,7 @@ pub fn sizes(write: &Write) -> (Vec<u8>, usize) {
 /// CRC-32C over everything up to a revision, but for what compaction would take away if it were done there. Meanwhile it
 /// holds the keys that have been written since compaction.
 pub async fn hash(snapshot: &mut dyn Snapshot, up_to: Revision) -> Result<u32, Error> {
-    let compacted = snapshot.compacted();
+    let compacted = snapshot.head().compacted;
     let changed = changed(snapshot, up_to).await?;
     // If there is no key at all at that revision, etcd counts everything.
     let any = changed.values().any(|there| *there) || {
@@ -74,7 +74,7 @@ pub async fn hash(snapshot: &mut dyn Snapshot, up_to: Revision) -> Result<u32, E
 
 /// Keys that have been written between compaction and a revision, and whether they are there at its end.
 async fn changed(snapshot: &mut dyn Snapshot, up_to: Revision) -> Result<HashMap<Bytes, bool>, Error> {
-    let compacted = snapshot.compacted();
+    let compacted = snapshot.head().compacted;
     let mut changed = HashMap::new();
     each(snapshot, up_to, |write| {
         if write.kv.mod_revision > compacted {

@@ -46,7 +46,7 @@ pub async fn hash(store: &dyn Store) -> Result<proto::HashResponse> {
 
 pub async fn hash_kv(store: &dyn Store, request: proto::HashKvRequest) -> Result<proto::HashKvResponse> {
     let mut snapshot = store.snapshot().await.map_err(from_error)?;
-    let (revision, compacted) = (snapshot.revision(), snapshot.compacted());
+    let (revision, compacted) = (snapshot.head().revision, snapshot.head().compacted);
     let up_to = match u64::try_from(request.revision) {
         Ok(0) | Err(_) => revision,
         Ok(asked) if asked > revision.0 => return Err(from_error(Error::Future(revision))),
@@ -96,7 +96,7 @@ pub async fn snapshot(
     store: &dyn Store,
 ) -> Result<impl Stream<Item = Result<proto::SnapshotResponse>> + Send + 'static + use<>> {
     let snapshot = store.snapshot().await.map_err(from_error)?;
-    let header = header(snapshot.revision());
+    let header = header(snapshot.head().revision);
     Ok(futures::stream::try_unfold(Parts::of(snapshot), move |mut parts| async move {
         let part = parts.next().await.map_err(from_error)?;
         let response = |(blob, remaining_bytes): (Vec<u8>, u64)| proto::SnapshotResponse {

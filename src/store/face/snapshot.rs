@@ -113,14 +113,14 @@ impl Parts {
                 StoredLease { id: lease.id.0, ttl: lease.granted.into(), remaining_ttl: lease.remaining.into() };
             (lease.id.0.to_be_bytes().to_vec(), stored.encode_to_vec())
         };
-        let mut leases: Vec<_> = self.snapshot.leases().iter().map(entry).collect();
+        let mut leases: Vec<_> = self.snapshot.head().leases.iter().map(entry).collect();
         leases.sort();
         leases
     }
 
     fn meta(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut meta = vec![(b"consistent_index".to_vec(), self.snapshot.revision().0.to_be_bytes().to_vec())];
-        let compacted = self.snapshot.compacted();
+        let mut meta = vec![(b"consistent_index".to_vec(), self.snapshot.head().revision.0.to_be_bytes().to_vec())];
+        let compacted = self.snapshot.head().compacted;
         if compacted.0 > 1 {
             for name in ["finishedCompactRev", "scheduledCompactRev"] {
                 meta.push((name.as_bytes().to_vec(), revision_key(compacted, 0).to_vec()));

@@ -2,7 +2,7 @@
 
 use super::record::Place;
 use super::shared::{Pin, Shared};
-use crate::store::{Error, LeaseStatus, Revision, Snapshot, Write};
+use crate::store::{Error, Head, Snapshot, Write};
 use crate::task;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -15,10 +15,8 @@ pub const STEP_BYTES: usize = 1 << 20;
 const START: Place = Place { revision: 0, sub: 0 };
 
 pub struct Shot {
-    revision: Revision,
-    compacted: Revision,
-    leases: Vec<LeaseStatus>,
-    /// Keeps what is needed to read at `compacted` and above.
+    head: Head,
+    /// Keeps what is needed to read at its compacted revision and above.
     pin: Arc<Pin>,
     /// Where to go on; `None` at the end.
     next: Option<Place>,
@@ -29,9 +27,7 @@ impl Shot {
         shared.check_open()?;
         let (pin, compacted, revision) = shared.pin_all();
         Ok(Shot {
-            revision,
-            compacted,
-            leases: shared.leases.all(Instant::now()),
+            head: Head { revision, compacted, leases: shared.leases.all(Instant::now()) },
             pin: Arc::new(pin),
             next: Some(START),
         })
@@ -40,21 +36,13 @@ impl Shot {
 
 #[async_trait]
 impl Snapshot for Shot {
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    fn compacted(&self) -> Revision {
-        self.compacted
-    }
-
-    fn leases(&self) -> &[LeaseStatus] {
-        &self.leases
+    fn head(&self) -> &Head {
+        &self.head
     }
 
     async fn next(&mut self) -> Result<Vec<Write>, Error> {
         while let Some(from) = self.next {
-            let (pin, compacted, revision) = (self.pin.clone(), self.compacted, self.revision);
+            let (pin, compacted, revision) = (self.pin.clone(), self.head.compacted, self.head.revision);
             let read = task::Group::blocking(move || pin.shared.read_writes(from, compacted, revision)).await;
             let (writes, next) =
                 read.map_err(|e| Error::Failed { step: "reading a snapshot", message: e.to_string() })??;

@@ -19,9 +19,9 @@ pub struct Summary {
 /// Write a snapshot of the store as it is now. A step of the store's and a frame are in memory at a time.
 pub async fn write<W: Write + Send>(store: &dyn Store, out: W) -> Result<(Summary, W), Error> {
     let mut snapshot = store.snapshot().await?;
-    let revision = snapshot.revision();
+    let revision = snapshot.head().revision;
     let mut writer = Writer::new(out, revision).map_err(|e| failed(&e))?;
-    for lease in snapshot.leases() {
+    for lease in &snapshot.head().leases {
         writer.lease(lease).map_err(|e| failed(&e))?;
     }
     loop {
