@@ -6,8 +6,8 @@
 //! the page of the newest records, so it is as new as they are, and tells of records that are missing elsewhere, or there
 //! again although they were removed.
 
+use super::open::{Open, sled_error};
 use super::record::{Encoded, Place, lease_key};
-use super::shared::{Open, sled_error};
 use crate::store::{Error, LeaseId};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
-//! - `files.rs`: lock, room, traces of crashes. `shared.rs`: reads. `writer.rs`: the one writer.
+//! - `files.rs`: lock, room, traces of crashes. `open.rs`: sled itself. `shared.rs`: reads. `writer.rs`: the one writer.
+//! - `step.rs`: a transaction under evaluation.
 //! - `volatile.rs`: the memory tier, for what is written all the time.
 //! - `census.rs`: what has to be there.
 //! - `recovery.rs`: opening and repair of damage. `mark.rs`: how far writes were acknowledged. `recent.rs`: latencies.
@@ -21,12 +22,14 @@ mod census;
 mod files;
 mod index;
 mod mark;
+mod open;
 mod past;
 mod recent;
 mod record;
 mod recovery;
 mod shared;
 mod snapshot;
+mod step;
 mod values;
 mod volatile;
 mod writer;

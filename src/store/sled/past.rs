@@ -1,7 +1,7 @@
 //! What was written, in order, from memory and from disk.
 
+use super::open::{damaged, record_place, sled_error};
 use super::record::{Place, Record, decode};
-use super::shared::{damaged, record_place, sled_error};
 use super::volatile::Kept;
 use crate::store::{Error, EventKind, KeyValue, LeaseId, Revision};
 use bytes::Bytes;

@@ -10,8 +10,8 @@ use super::census::{self, Census, Changes, Counted};
 use super::files::{Directory, Files, failed};
 use super::index::{Index, Key, Version};
 use super::mark::{Mark, Noted};
+use super::open::{Open, caught, flush, open_sled, pieces, record_place, sled_error};
 use super::record::{Encoder, ITEM_BYTES, Place, Record, Value, Write, decode, decode_lease, encode_lease};
-use super::shared::{self, Open, flush, sled_error};
 use crate::store::condition::Loss;
 use crate::store::lease::Book;
 use crate::store::snapshots;
@@ -64,11 +64,11 @@ pub fn open(directory: &Directory, options: &Options) -> Result<(Loaded, Mark), 
 }
 
 fn load(files: &Files, options: &Options) -> Result<Loaded, Error> {
-    shared::caught(|| load_checked(files, options))
+    caught(|| load_checked(files, options))
 }
 
 fn load_checked(files: &Files, options: &Options) -> Result<Loaded, Error> {
-    let open = shared::open_sled(files, options)?;
+    let open = open_sled(files, options)?;
     let format = read_format(&open, files.path())?;
     let (index, last) = read_index(&open, files.path())?;
     let compacted = take_census(&open, format, files.path())?;
@@ -108,7 +108,7 @@ fn lost_the_end(directory: &Directory, options: &Options, loaded: &Loaded, noted
 /// Make a new store out of what another one holds.
 fn copy(from: &Open, files: &Files, options: &Options, continues_at: u64) -> Result<(), Error> {
     let io = |e| sled_error("copying the store", e);
-    let to = shared::open_sled(files, options)?;
+    let to = open_sled(files, options)?;
     let mut bytes = 0;
     // Metadata is made anew.
     for entry in from.sled.iter().filter(|entry| !entry.as_ref().is_ok_and(|(key, _)| key.starts_with(b"m"))) {
@@ -200,7 +200,7 @@ pub fn fill(
     snapshot: &mut Reader<impl Read>,
     continues_at: u64,
 ) -> Result<(), Error> {
-    let open = shared::open_sled(files, options)?;
+    let open = open_sled(files, options)?;
     let mut encoder = Encoder::new();
     let mut changes = Changes::default();
     let mut bytes = 0;
@@ -365,7 +365,7 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
     };
     for entry in open.sled.scan_prefix(b"r") {
         let (key, bytes) = entry.map_err(|e| sled_error("reading the index", e))?;
-        let place = shared::record_place(&key);
+        let place = record_place(&key);
         let (Some(place), Some(record)) = (place, decode(&bytes)) else {
             return Err(Error::Damaged(format!("{}: entry {} is damaged", path.display(), key.escape_ascii())));
         };
@@ -420,13 +420,13 @@ fn version(place: Place, record: &Record<'_>, len: usize) -> Version {
 /// Open sled again after an error: compare the census, and remove what was never acknowledged, as well as what memory
 /// still has (it is written back later).
 pub fn resume(files: &Files, options: &Options, committed: u64, in_memory: &[Place]) -> Result<Open, Error> {
-    let open = shared::open_sled(files, options)?;
+    let open = open_sled(files, options)?;
     take_census(&open, Format::Counted, files.path())?;
     remove_after(&open, committed)?;
     let mut changes = Changes::default();
     for place in in_memory {
         if open.sled.contains_key(place.key()).map_err(|e| sled_error("reading a record", e))? {
-            changes.remove(*place, shared::pieces(&open, *place)?);
+            changes.remove(*place, pieces(&open, *place)?);
         }
     }
     open.apply(changes)?;
@@ -443,7 +443,7 @@ fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
     let (records, pieces) = (from.key(), from.piece_key(0));
     let mut changes = Changes::default();
     for key in open.sled.range(&records[..]..census::CENSUS_KEY).keys() {
-        if let Some(place) = shared::record_place(&key.map_err(io)?) {
+        if let Some(place) = record_place(&key.map_err(io)?) {
             changes.remove(place, 0);
         }
     }
@@ -451,4 +451,91 @@ fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
         changes.unset(&key.map_err(io)?);
     }
     open.apply(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sled;
+    use super::*;
+    use crate::store::{KeyRange, LeaseId, Op, RangeRequest, Store, Txn};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    fn raw(path: &Path) -> ::sled::Db {
+        let directory = Directory::open(path).expect("is free");
+        open_sled(&directory.sled(), &Options::default()).expect("opens").sled
+    }
+
+    /// As older versions wrote: one entry after the other, metadata without a census.
+    fn write_old(path: &Path, format: &[u8]) {
+        let sled = raw(path);
+        let put = |place: Place, value: &[u8], last: bool| {
+            let write =
+                Write { key: b"/a", value: Some(value), create: 2, version: place.revision, lease: LeaseId::NONE };
+            let mut encoded = Encoder::new().encode(&write);
+            if last {
+                encoded.mark_last();
+            }
+            for (number, piece) in encoded.pieces.iter().enumerate() {
+                sled.insert(place.piece_key(number as u16), &piece[..]).expect("inserts");
+            }
+            sled.insert(place.key(), &encoded.record[..]).expect("inserts");
+        };
+        put(Place { revision: 2, sub: 0 }, b"old", true);
+        put(Place { revision: 3, sub: 0 }, b"new", true);
+        // Never acknowledged: the end of its transaction is missing.
+        put(Place { revision: 4, sub: 0 }, b"torn", false);
+        sled.insert(COMPACTED_KEY, &2_u64.to_be_bytes()).expect("inserts");
+        sled.insert(FORMAT_KEY, format).expect("inserts");
+        sled.flush().expect("flushes");
+    }
+
+    async fn read(store: &Arc<dyn Store>) -> Bytes {
+        let read = store.range(RangeRequest::of(KeyRange::key("/a"))).await.expect("reads");
+        read.kvs.first().map(|kv| kv.value.clone()).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn older_formats_are_counted_when_they_are_opened() {
+        for format in [FORMAT_1, FORMAT_2] {
+            let scratch = tempfile::tempdir().expect("scratch");
+            write_old(scratch.path(), format);
+            for round in 0..2_u64 {
+                let store = Sled::open(scratch.path(), Options::default()).expect("opens");
+                assert_eq!((store.revision(), store.compacted()), (Revision(3 + round), Revision(2)));
+                assert_eq!(read(&store).await, if round == 0 { "new" } else { "newer" });
+                let put = Op::put("/a", "newer");
+                store.txn(Txn { success: vec![put], ..Txn::default() }).await.expect("writes");
+                store.close().await.expect("closes");
+            }
+            assert_eq!(raw(scratch.path()).get(FORMAT_KEY).expect("reads").as_deref(), Some(FORMAT));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_missing_or_back_is_noticed() {
+        type Harm = fn(&::sled::Db);
+        let harms: [Harm; 4] = [
+            |sled| drop(sled.remove(Place { revision: 3, sub: 0 }.key()).expect("removes").expect("was there")),
+            |sled| drop(sled.insert(Place { revision: 1, sub: 0 }.key(), &[0][..]).expect("inserts")),
+            |sled| drop(sled.insert(b"l12345678", &[0, 0, 0, 9]).expect("inserts")),
+            |sled| drop(sled.remove(census::CENSUS_KEY).expect("removes").expect("was there")),
+        ];
+        for harm in harms {
+            let scratch = tempfile::tempdir().expect("scratch");
+            let store = Sled::open(scratch.path(), Options::default()).expect("opens");
+            for value in ["1", "2", "3"] {
+                let put = Op::put("/a", value);
+                store.txn(Txn { success: vec![put], ..Txn::default() }).await.expect("writes");
+            }
+            store.close().await.expect("closes");
+            drop(store);
+            let sled = raw(scratch.path());
+            harm(&sled);
+            sled.flush().expect("flushes");
+            drop(sled);
+            let opened = Sled::open(scratch.path(), Options::default()).map(drop);
+            assert!(matches!(opened, Err(Error::Damaged(_))), "{opened:?}");
+        }
+    }
 }
