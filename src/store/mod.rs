@@ -30,7 +30,7 @@ pub mod face;
 pub mod hub;
 pub mod lease;
 pub mod memory;
-mod proto;
+pub mod proto;
 mod quota;
 pub mod sled;
 pub mod snapshots;
