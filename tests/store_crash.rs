@@ -76,8 +76,8 @@ async fn a_full_disk_stops_writes_only() {
     let scratch = tempfile::tempdir().expect("scratch");
     let mount = scratch.path().join("small");
     std::fs::create_dir(&mount).expect("creates");
-    // A file system of 16 MiB of its own, in a mount namespace that ends with the child.
-    let script = format!("mount -t tmpfs -o size=16m none {0} && exec \"$@\"", mount.display());
+    // A file system of 32 MiB of its own, in a mount namespace that ends with the child.
+    let script = format!("mount -t tmpfs -o size=32m none {0} && exec \"$@\"", mount.display());
     let inner = child("a_full_disk_stops_writes_only", &mount);
     let mut outer = Command::new("unshare");
     outer.args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"]);
@@ -99,14 +99,14 @@ fn mount_works() -> bool {
 
 async fn fill_the_disk(directory: &Path) {
     let store = open(directory);
-    let put = |key: String, step: u64| {
-        let op = Op::put(key, value(step));
-        store.txn(Txn { success: vec![op], ..Txn::default() })
+    let put = |store: &Arc<dyn Store>, key: String, step: u64| {
+        let (store, op) = (store.clone(), Op::put(key, value(step)));
+        async move { store.txn(Txn { success: vec![op], ..Txn::default() }).await }
     };
     let mut acknowledged = Vec::new();
     let mut refusals = 0;
     for step in 0..5000 {
-        match put(format!("/{step:05}"), step).await {
+        match put(&store, format!("/{step:05}"), step).await {
             Ok(_) => acknowledged.push(step),
             Err(Error::NoSpace(message)) => {
                 assert!(message.contains("sled"), "{message}");
@@ -126,11 +126,35 @@ async fn fill_the_disk(directory: &Path) {
     store.trim();
     store.trim();
     assert_eq!(all(store.clone()).await, acknowledged);
+    // It also starts when others have taken the rest.
+    let mut hog = std::fs::File::create(directory.join("hog")).expect("creates");
+    for size in [1 << 16, 1 << 12] {
+        while hog.write_all(&vec![1; size]).is_ok() {}
+    }
+    store.close().await.expect("closes");
+    drop(store);
+    let store = open(directory);
+    assert_eq!(all(store.clone()).await, acknowledged);
+    // What empties the store works, also while others put.
+    for gone in acknowledged.drain(..acknowledged.len() / 2) {
+        let op = Op::Delete(KeyRange::key(format!("/{gone:05}")));
+        let delete = store.txn(Txn { success: vec![op], ..Txn::default() });
+        // More than is ever left.
+        let more = (0..20).map(|n| Op::put(format!("/more/{n}"), value(4))).collect();
+        let (refused, deleted) = tokio::join!(store.txn(Txn { success: more, ..Txn::default() }), delete);
+        assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
+        deleted.unwrap_or_else(|error| panic!("delete {gone}: {error}"));
+    }
+    store.compact(store.revision()).await.expect("compacts");
+    store.defragment().await.expect("purges");
+    assert_eq!(all(store.clone()).await, acknowledged);
+    assert!(store.condition().alarm.is_some_and(|alarm| alarm.contains("bytes are needed")));
     let revision = store.revision();
     // Room comes back: writing goes on without a restart.
-    let remount = Command::new("mount").args(["-o", "remount,size=64m"]).arg(directory).status().expect("runs");
+    let remount = Command::new("mount").args(["-o", "remount,size=96m"]).arg(directory).status().expect("runs");
     assert!(remount.success());
-    put("/again".into(), 7).await.expect("works again");
+    put(&store, "/again".into(), 7).await.expect("works again");
+    assert_eq!(store.condition().alarm, None);
     assert_eq!(store.revision(), Revision(revision.0 + 1));
     store.close().await.expect("closes");
     let store = open(directory);

@@ -6,6 +6,7 @@
 //! the page of the newest records, so it is as new as they are, and tells of records that are missing elsewhere, or there
 //! again although they were removed.
 
+use super::files::Purpose;
 use super::open::{Open, sled_error};
 use super::record::{Encoded, Place, lease_key};
 use crate::store::{Error, LeaseId};
@@ -94,6 +95,7 @@ pub struct Changes {
     batch: ::sled::Batch,
     sum: u64,
     compacted: Option<u64>,
+    fills: bool,
 }
 
 impl Changes {
@@ -103,6 +105,7 @@ impl Changes {
             self.batch.insert(&place.piece_key(number as u16), &piece[..]);
         }
         self.batch.insert(&place.key(), &encoded.record[..]);
+        self.fills |= !encoded.deletes();
         self.sum = self.sum.wrapping_add(weigh(&place.key()));
     }
 
@@ -116,6 +119,7 @@ impl Changes {
     /// A lease that is not there yet.
     pub fn add_lease(&mut self, id: LeaseId, entry: Vec<u8>) {
         self.sum = self.sum.wrapping_add(weigh(&lease_key(id)));
+        self.fills = true;
         self.note_lease(id, entry);
     }
 
@@ -128,6 +132,11 @@ impl Changes {
     pub fn remove_lease(&mut self, id: LeaseId) {
         self.sum = self.sum.wrapping_sub(weigh(&lease_key(id)));
         self.batch.remove(&lease_key(id));
+    }
+
+    /// What room on disk they need.
+    pub fn purpose(&self) -> Purpose {
+        if self.fills { Purpose::Fill } else { Purpose::Empty }
     }
 
     pub fn compact(&mut self, revision: u64) {

@@ -10,15 +10,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use tracing::debug;
 
 /// Room that is claimed beyond the end of the database file at a time.
 const RESERVE_STEP_BYTES: u64 = 4 << 20;
 
+/// Room that writes which fill the store leave to those that empty it.
+const LAST_ROOM_BYTES: u64 = 8 << 20;
+
+/// Room that is kept for opening the store on a full disk: sled writes a snapshot and into a new segment then.
+const START_ROOM_BYTES: u64 = 4 << 20;
+
 /// What must be writable before sled is opened again after an error.
 const PROBE_BYTES: usize = 2 << 20;
-
-/// Free space below which writes are refused where the file system cannot claim room.
-const FREE_MARGIN_BYTES: u64 = 8 << 20;
 
 /// Damaged files that were set aside: the beginning of their directories' names, and how many stay.
 const DAMAGED: &str = "damaged-";
@@ -112,6 +116,26 @@ impl Directory {
         work().map_err(|e| failed("recording a loss", &path, &e))
     }
 
+    /// Keep room for the next start, if there is any.
+    pub fn keep_room(&self) {
+        let work = || -> io::Result<()> {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.room())?;
+            Ok(fallocate(&file, FallocateFlags::empty(), 0, START_ROOM_BYTES as libc::off_t)?)
+        };
+        if let Err(error) = work() {
+            debug!(%error, "no room is kept for a start on a full disk");
+        }
+    }
+
+    /// Give that room back. Whether there was any.
+    pub fn give_room(&self) -> bool {
+        fs::remove_file(self.room()).is_ok()
+    }
+
+    fn room(&self) -> PathBuf {
+        self.path.join("room")
+    }
+
     /// Whether sled could be opened now: that takes room for a snapshot and the rest of a segment, in files as long as
     /// its own. Nothing of sled's is touched.
     pub fn probe(&self) -> Result<(), Error> {
@@ -199,10 +223,23 @@ struct Reserved {
     end: u64,
 }
 
+/// What room is claimed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Writes that fill the store.
+    Fill,
+    /// Deletions and compaction: possible on a full disk, for a while.
+    Empty,
+}
+
 impl Database {
     /// Claim room for `bytes` more at the end of the file, so that the writes to come cannot meet a full disk in the
     /// middle: sled does not get over that without being opened again.
-    pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
+    pub fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
+        let needed = match purpose {
+            Purpose::Fill => bytes + LAST_ROOM_BYTES,
+            Purpose::Empty => bytes,
+        };
         let mut reserved = self.reserved.lock();
         let length = self.file.metadata().map_err(|e| failed("measuring the store", &self.path, &e))?.len();
         // Shrinking the file gave the room behind it back.
@@ -210,17 +247,17 @@ impl Database {
             reserved.end = 0;
         }
         reserved.length = length;
-        if length + bytes <= reserved.end {
+        if length + needed <= reserved.end {
             return Ok(());
         }
-        for room in [bytes + RESERVE_STEP_BYTES, bytes] {
+        for room in [bytes + LAST_ROOM_BYTES + RESERVE_STEP_BYTES, needed] {
             match self.claim(length, room) {
                 Ok(()) => {
                     reserved.end = length + room;
                     return Ok(());
                 }
                 Err(Errno::ENOSPC | Errno::EDQUOT) => {}
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return self.check_free(bytes),
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return self.check_free(needed),
                 Err(other) => return Err(failed("claiming disk space", &self.path, &other.into())),
             }
         }
@@ -236,7 +273,7 @@ impl Database {
         let stat = nix::sys::statvfs::fstatvfs(&self.file)
             .map_err(|e| failed("measuring free disk space", &self.path, &e.into()))?;
         let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
-        if free >= bytes + FREE_MARGIN_BYTES {
+        if free >= bytes {
             return Ok(());
         }
         Err(Error::NoSpace(format!("{}: {free} bytes are free", self.path.display())))

@@ -103,6 +103,11 @@ impl Encoded {
         self.record.len() + self.pieces.iter().map(Vec::len).sum::<usize>()
     }
 
+    /// Whether it is a key's deletion.
+    pub fn deletes(&self) -> bool {
+        self.record.first().is_some_and(|flags| flags & DELETED != 0)
+    }
+
     /// Mark the record as the last of its transaction.
     pub fn mark_last(&mut self) {
         if let Some(flags) = self.record.first_mut() {

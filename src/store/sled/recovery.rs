@@ -7,7 +7,7 @@
 
 use super::Options;
 use super::census::{self, Census, Changes, Counted};
-use super::files::{Directory, Files, failed};
+use super::files::{Directory, Files, Purpose, failed};
 use super::index::{Index, Key, Version};
 use super::mark::{Mark, Noted};
 use super::open::{Open, caught, flush, open_sled, pieces, record_place, sled_error};
@@ -50,7 +50,7 @@ pub struct Loaded {
 pub fn open(directory: &Directory, options: &Options) -> Result<(Loaded, Mark), Error> {
     let path = directory.mark();
     let (mark, noted) = Mark::open(&path).map_err(|e| failed("opening the note of the last write", &path, &e))?;
-    let loaded = match load(&directory.sled(), options) {
+    let loaded = match load_in_room(directory, options) {
         Ok(loaded) if loaded.reached >= noted.durable => loaded,
         Ok(loaded) => lost_the_end(directory, options, &loaded, noted)?,
         // Nothing says that there ever was a store of ours.
@@ -60,7 +60,16 @@ pub fn open(directory: &Directory, options: &Options) -> Result<(Loaded, Mark), 
         Err(Error::Damaged(cause)) => from_snapshot(directory, options, noted, &cause)?,
         Err(other) => return Err(other),
     };
+    directory.keep_room();
     Ok((loaded, mark))
+}
+
+/// On a full disk, with the room that was kept for this.
+fn load_in_room(directory: &Directory, options: &Options) -> Result<Loaded, Error> {
+    match load(&directory.sled(), options) {
+        Err(Error::NoSpace(_)) if directory.give_room() => load(&directory.sled(), options),
+        other => other,
+    }
 }
 
 fn load(files: &Files, options: &Options) -> Result<Loaded, Error> {
@@ -114,7 +123,7 @@ fn copy(from: &Open, files: &Files, options: &Options, continues_at: u64) -> Res
     for entry in from.sled.iter().filter(|entry| !entry.as_ref().is_ok_and(|(key, _)| key.starts_with(b"m"))) {
         let (key, value) = entry.map_err(io)?;
         if bytes == 0 {
-            to.file.reserve(FILL_ROOM_BYTES)?;
+            to.file.reserve(FILL_ROOM_BYTES, Purpose::Fill)?;
         }
         bytes += key.len() + value.len();
         to.sled.insert(key, value).map_err(io)?;
@@ -209,7 +218,7 @@ pub fn fill(
         let Some(items) = read else { break };
         for item in items {
             if bytes == 0 {
-                open.file.reserve(FILL_ROOM_BYTES)?;
+                open.file.reserve(FILL_ROOM_BYTES, Purpose::Fill)?;
             }
             match item {
                 Item::Lease(lease) => {

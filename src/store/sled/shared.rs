@@ -188,12 +188,14 @@ impl Shared {
         if lost { Err(Error::Compacted(Revision(self.floor))) } else { Ok(()) }
     }
 
-    /// Note how a commit ended.
-    pub fn observe(&self, took: Duration, result: &Result<(), Error>) {
+    /// Note how a commit ended. `fills`: it did not only delete, which may be all that works.
+    pub fn observe(&self, took: Duration, fills: bool, result: &Result<(), Error>) {
         match result {
             Ok(()) => {
                 self.commits.lock().observe(took, Instant::now());
-                *self.alarm.lock() = None;
+                if fills {
+                    *self.alarm.lock() = None;
+                }
             }
             Err(error) => *self.alarm.lock() = Some(error.to_string()),
         }

@@ -2,6 +2,7 @@
 //! and only then shows and acknowledges it (group commit). Compaction's removals go in small steps in between.
 
 use super::census::Changes;
+use super::files::Purpose;
 use super::index::Key;
 use super::open::{self, Open};
 use super::record::{Encoded, Encoder, ITEM_BYTES, Place, Write, encode_lease};
@@ -121,12 +122,13 @@ impl Writer {
     /// Commit this transaction together with those that wait behind it. Gives back the first other command met.
     fn run_batch(&mut self, txn: Txn, answer: Answer<TxnResponse>) -> Option<Command> {
         let mut batch = Batch::default();
-        let mut answers = Vec::new();
+        let mut taken = Vec::new();
         let mut other = None;
         let mut next = Some((txn, answer));
         while let Some((txn, answer)) = next.take() {
-            answers.push((self.evaluate(&mut batch, self.is_volatile(&txn), |step| run(&txn, step)), answer));
-            if answers.len() < BATCH_TXNS && batch.bytes < BATCH_BYTES {
+            let result = self.evaluate_txn(&mut batch, &txn);
+            taken.push((txn, answer, result));
+            if taken.len() < BATCH_TXNS && batch.bytes < BATCH_BYTES {
                 match self.commands.try_recv() {
                     Ok(Command::Txn(txn, answer)) => next = Some((txn, answer)),
                     Ok(command) => other = Some(command),
@@ -134,9 +136,11 @@ impl Writer {
                 }
             }
         }
-        let committed = if batch.keys.is_empty() { Ok(()) } else { self.commit(batch) };
-        for (result, answer) in answers {
-            reply(answer, committed.clone().and(result));
+        let committed = self.commit(batch);
+        let again = matches!(committed, Err(Error::NoSpace(_))) && taken.len() > 1;
+        for (txn, answer, result) in taken {
+            let result = if again { self.run_alone(&txn) } else { committed.clone().and(result) };
+            reply(answer, result);
         }
         if self.purging && other.is_none() {
             self.purge();
@@ -147,12 +151,27 @@ impl Writer {
         other
     }
 
+    /// Commit one transaction by itself: on a full disk those that delete are not held up by those that put.
+    fn run_alone(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
+        let mut batch = Batch::default();
+        let response = self.evaluate_txn(&mut batch, txn)?;
+        self.commit(batch).map(|()| response)
+    }
+
+    fn evaluate_txn(&mut self, batch: &mut Batch, txn: &Txn) -> Result<TxnResponse, Error> {
+        self.evaluate(batch, self.is_volatile(txn), |step| run(txn, step))
+    }
+
     fn commit(&mut self, batch: Batch) -> Result<(), Error> {
+        if batch.keys.is_empty() {
+            return Ok(());
+        }
         let result = match self.needs_disk(&batch) {
             true => {
                 let began = Instant::now();
                 let result = self.persist(&batch);
-                self.shared.observe(began.elapsed(), &result);
+                let fills = batch.records.iter().any(|(_, encoded)| !encoded.deletes());
+                self.shared.observe(began.elapsed(), fills, &result);
                 result
             }
             false => Ok(()),
@@ -216,7 +235,7 @@ impl Writer {
         self.mend()?;
         let shared = self.shared.clone();
         shared.with_open(|open| {
-            open.file.reserve((bytes * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            open.file.reserve((bytes * LOG_GROWTH + SPARE_BYTES) as u64, changes.purpose())?;
             self.guarded(|writer| {
                 open.apply(changes)?;
                 writer.barrier(open)
@@ -358,9 +377,7 @@ impl Writer {
         self.evaluate(&mut batch, false, |step| {
             keys.iter().try_for_each(|key| step.delete(&KeyRange::key(Bytes::copy_from_slice(key))).map(|_| ()))
         })?;
-        if !batch.records.is_empty() {
-            self.commit(batch)?;
-        }
+        self.commit(batch)?;
         let mut changes = Changes::default();
         changes.remove_lease(id);
         self.apply(changes, PURGE_BYTES)?;
@@ -407,7 +424,7 @@ impl Writer {
         self.mend()?;
         let shared = self.shared.clone();
         shared.with_open(|open| {
-            open.file.reserve((PURGE_STEP * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64)?;
+            open.file.reserve((PURGE_STEP * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64, Purpose::Empty)?;
             // The lock is held while the horizon is looked up: reads check and pin their revision under it.
             let gone = {
                 let mut index = shared.index.write();
