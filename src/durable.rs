@@ -12,10 +12,14 @@ pub const SECRET: u32 = 0o600;
 pub const PUBLIC: u32 = 0o644;
 
 /// Replace or create a file with these bytes and exactly this mode (the process umask does not count). After a crash
-/// at any moment the file holds either the old bytes or the new ones. A symbolic link is replaced, not followed.
+/// at any moment the file holds either the old bytes or the new ones. A symbolic link is replaced, not followed. A file that
+/// is like that already is not written again: flash lasts longer, and a start on a full disk works.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path has no file name"))?;
     let parent = parent(path);
+    if holds(path, bytes, mode) {
+        return sync_dir(parent);
+    }
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let unique = format!(".{}.{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let mut temporary_name = std::ffi::OsString::from(".");
@@ -33,6 +37,13 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     })?;
     sync_dir(parent)
+}
+
+fn holds(path: &Path, bytes: &[u8], mode: u32) -> bool {
+    let like = |found: fs::Metadata| {
+        found.is_file() && found.len() == bytes.len() as u64 && found.permissions().mode() & 0o7777 == mode
+    };
+    fs::symlink_metadata(path).is_ok_and(like) && fs::read(path).is_ok_and(|found| found == bytes)
 }
 
 /// Create a directory and its missing parents, durably. It gets this mode, also if it was there already; new parents get
@@ -82,6 +93,27 @@ mod tests {
             assert_eq!((fs::read(&path).expect("reads"), mode(&path)), (bytes.to_vec(), wanted));
         }
         assert_eq!(fs::read_dir(scratch.path()).expect("lists").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let scratch = tempfile::tempdir().expect("scratch");
+        let path = scratch.path().join("file");
+        let inode = |bytes: &[u8], mode: u32| {
+            write(&path, bytes, mode).expect("writes");
+            fs::symlink_metadata(&path).expect("exists").ino()
+        };
+        let first = inode(b"x", 0o600);
+        assert_eq!(inode(b"x", 0o600), first);
+        let others = [inode(b"y", 0o600), inode(b"y", 0o644)];
+        assert!(others[0] != first && others[1] != others[0]);
+        // A link is replaced, whatever it leads to.
+        let target = scratch.path().join("target");
+        fs::rename(&path, &target).expect("moves");
+        std::os::unix::fs::symlink(&target, &path).expect("links");
+        write(&path, b"y", 0o644).expect("writes");
+        assert!(fs::symlink_metadata(&path).expect("exists").is_file());
     }
 
     #[test]

@@ -66,9 +66,7 @@ impl Renewer {
     async fn until_due(&self, kind: Kind) {
         while let Some(left) = self.left(kind).filter(|left| *left > 0) {
             tokio::time::sleep(LOOK_EVERY.min(Duration::from_secs(left.unsigned_abs()))).await;
-            if let Err(error) = self.identity.keep_time() {
-                tracing::warn!(error = format!("{error:#}"), "the time cannot be kept");
-            }
+            self.identity.keep_time();
         }
     }
 

@@ -3,9 +3,9 @@
 //! nor than this source.
 
 use crate::durable;
-use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
+use tracing::warn;
 
 /// Holds the last known time as decimal Unix seconds.
 const FILE: &str = "last-time";
@@ -22,11 +22,12 @@ pub fn raise_floor(dir: &Path) {
     }
 }
 
-/// Write the current time for the next start.
-pub fn persist_floor(dir: &Path) -> Result<()> {
+/// Write the current time for the next start. Best effort: without it an earlier one counts.
+pub fn persist_floor(dir: &Path) {
     let path = dir.join(FILE);
-    durable::write(&path, now().to_string().as_bytes(), durable::PUBLIC)
-        .with_context(|| format!("writing {}", path.display()))
+    if let Err(error) = durable::write(&path, now().to_string().as_bytes(), durable::PUBLIC) {
+        warn!(path = %path.display(), %error, "the time cannot be written down for the next start");
+    }
 }
 
 /// The floored clock for rustls.
