@@ -12,6 +12,7 @@ mod apps;
 mod backups;
 mod certificates;
 mod clock;
+mod damage;
 mod failover;
 mod failures;
 mod faults;
