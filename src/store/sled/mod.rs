@@ -46,6 +46,8 @@ use crate::task;
 use async_trait::async_trait;
 use bytes::Bytes;
 use files::Directory;
+#[cfg(fuzzing)]
+pub use record::is_readable as entry_is_readable;
 use shared::{Handle, Shared};
 use snapshot::Shot;
 use std::io::Read;

@@ -13,8 +13,8 @@
 //! wrote one by one. So the last record of a transaction carries [`LAST`]: a transaction without it was never
 //! acknowledged, and is removed on open.)
 
-use crate::store::LeaseId;
 use crate::store::varint::{put_varint, varint};
+use crate::store::{LeaseId, MAX_TXN_BYTES};
 use bytes::{BufMut, Bytes};
 
 /// Longest value that is ever given to sled. Its leaves split by count: a leaf holds up to 16 entries, 19 after a merge
@@ -27,6 +27,9 @@ const COMPRESS_BYTES: usize = 256;
 
 /// zstd's fastest level with entropy coding: decompression speed is what lists pay for.
 pub const COMPRESS_LEVEL: i32 = 1;
+
+/// Longest value that is unpacked: no transaction can write a longer one.
+const MAX_RAW_BYTES: usize = MAX_TXN_BYTES;
 
 const DELETED: u8 = 1;
 const LAST: u8 = 2;
@@ -185,12 +188,28 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let version = varint(&mut rest)?;
     let lease = if flags & LEASED != 0 { LeaseId(varint(&mut rest)? as i64) } else { LeaseId::NONE };
     let raw = if flags & COMPRESSED != 0 { usize::try_from(varint(&mut rest)?).ok()? } else { 0 };
+    if raw > MAX_RAW_BYTES {
+        return None;
+    }
     let value = if flags & PIECES != 0 {
         Value::Pieces { raw, count: u16::try_from(varint(&mut rest)?).ok()? }
     } else {
         Value::Inline { raw, bytes: rest }
     };
     Some(Record { deleted: flags & DELETED != 0, last: flags & LAST != 0, key, create, version, lease, value })
+}
+
+/// Whether these are key and value of an entry that can be read.
+#[cfg(fuzzing)]
+pub fn is_readable(key: &[u8], value: &[u8]) -> bool {
+    let record = || match decode(value)?.value {
+        Value::Inline { raw, bytes } => unpack(bytes, raw).ok().map(drop),
+        Value::Pieces { .. } => Some(()),
+    };
+    match key.first() {
+        Some(b'l') => decode_lease(key, value).is_some(),
+        _ => Place::parse(key).is_some() && record().is_some(),
+    }
 }
 
 /// Key of a lease.
