@@ -103,13 +103,19 @@ impl KeyRange {
     /// Whether every key of the range begins with `prefix`.
     pub fn is_within(&self, prefix: &[u8]) -> bool {
         let all = KeyRange::prefix(Bytes::copy_from_slice(prefix));
-        self.start.starts_with(prefix) && (self.is_single() || self.end <= all.end)
+        let ends = || all.is_endless() || (!self.is_endless() && self.end <= all.end);
+        self.start.starts_with(prefix) && (self.is_single() || ends())
     }
 
     /// Whether a key that begins with `prefix` can be in the range.
     pub fn touches(&self, prefix: &[u8]) -> bool {
         let all = KeyRange::prefix(Bytes::copy_from_slice(prefix));
-        if self.is_single() { self.start.starts_with(prefix) } else { self.start < all.end && self.end > all.start }
+        let begins = all.is_endless() || self.start < all.end;
+        if self.is_single() {
+            self.start.starts_with(prefix)
+        } else {
+            begins && (self.is_endless() || self.end > all.start)
+        }
     }
 
     /// Whether no key at all can be in the range.
@@ -288,4 +294,38 @@ pub struct Write {
     pub kind: EventKind,
     /// As in [`Event::kv`].
     pub kv: KeyValue,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_and_prefixes_meet_as_their_keys_do() {
+        let parts: [&[u8]; 8] = [b"", b"/", b"/a", b"/a/", b"/a/b", b"/b", b"\xff", b"\xff\xff"];
+        let keys: Vec<Vec<u8>> = parts.iter().flat_map(|a| parts.iter().map(|b| [*a, *b].concat())).collect();
+        let ends = parts.iter().copied().chain([KeyRange::END, b"/a0", b"/0"]);
+        let ranges: Vec<KeyRange> = ends
+            .flat_map(|end| {
+                parts.map(|start| KeyRange { start: Bytes::from_static(start), end: Bytes::from_static(end) })
+            })
+            .filter(|range| !range.is_empty())
+            .collect();
+        for (range, prefix) in ranges.iter().flat_map(|range| parts.iter().map(move |prefix| (range, *prefix))) {
+            let mut held = keys.iter().filter(|key| range.contains(key)).peekable();
+            let any = held.peek().is_some();
+            let all = held.clone().all(|key| key.starts_with(prefix));
+            assert!(!range.is_within(prefix) || all, "{range:?} is within {prefix:?}");
+            assert!(range.touches(prefix) || !held.any(|key| key.starts_with(prefix)), "{range:?} touches {prefix:?}");
+            // Told apart as far as these keys can tell.
+            if any && range.is_single() {
+                assert_eq!(range.is_within(prefix), all);
+            }
+        }
+        assert!(KeyRange::prefix("/a/").is_within(b"/a") && !KeyRange::prefix("/a").is_within(b"/a/"));
+        let endless = KeyRange { start: "/a/b".into(), end: KeyRange::END.into() };
+        assert!(
+            !endless.is_within(b"/a/") && endless.touches(b"/a/") && endless.touches(b"/b") && !endless.touches(b"/A")
+        );
+    }
 }
