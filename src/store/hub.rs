@@ -2,10 +2,11 @@
 //!
 //! A watcher owns no queue. The hub keeps for each only the first revision that it has not been given yet
 //! (`pending`); publishing sets that and wakes the watcher, which then copies its events (shared pointers) out of the
-//! ring. So a watcher that is not interested costs one comparison, and a slow one costs nothing: when the ring has
+//! ring. So a watcher that is not interested costs nothing, nor does a slow one: when the ring has
 //! moved past its `pending`, it reads from the backend's [`History`] until it has caught up, or learns there that
 //! its revision has been compacted.
 
+use super::interest::Interest;
 use super::{Error, Event, KeyRange, Revision, Watch, WatchMessage};
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -45,6 +46,8 @@ struct Inner {
     /// Last published revision.
     revision: Revision,
     slots: HashMap<u64, Slot>,
+    /// Which of them a key may be for.
+    interest: Interest,
     last_id: u64,
     closed: bool,
 }
@@ -75,6 +78,7 @@ impl Hub {
                 oldest: Revision(revision.0 + 1),
                 revision,
                 slots: HashMap::new(),
+                interest: Interest::default(),
                 last_id: 0,
                 closed: false,
             }),
@@ -84,9 +88,10 @@ impl Hub {
     /// Hand out the events of new revisions. The caller publishes in revision order.
     pub fn publish(&self, revision: Revision, events: impl IntoIterator<Item = Arc<Event>>) {
         let mut inner = self.inner.lock();
-        let Inner { ring, ring_bytes, slots, .. } = &mut *inner;
+        let Inner { ring, ring_bytes, slots, interest, .. } = &mut *inner;
         for event in events {
-            for slot in slots.values_mut() {
+            for id in interest.candidates(&event.kv.key) {
+                let Some(slot) = slots.get_mut(&id) else { continue };
                 let at = event.kv.mod_revision;
                 if slot.pending.is_none() && at >= slot.from && slot.range.contains(&event.kv.key) {
                     slot.pending = Some(at);
@@ -115,6 +120,7 @@ impl Hub {
         let from = from.unwrap_or(Revision(inner.revision.0 + 1));
         let pending = (from <= inner.revision).then_some(from);
         let wake = Arc::new(Notify::new());
+        inner.interest.insert(id, &range);
         inner.slots.insert(id, Slot { range: range.clone(), from, pending, wake: wake.clone() });
         drop(inner);
         Watcher { hub: self.clone(), history, id, range, wake, progress: false }
@@ -229,6 +235,8 @@ impl Watch for Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.hub.inner.lock().slots.remove(&self.id);
+        let mut inner = self.hub.inner.lock();
+        inner.slots.remove(&self.id);
+        inner.interest.remove(self.id, &self.range);
     }
 }

@@ -28,6 +28,7 @@ mod contract;
 pub mod etcd;
 pub mod face;
 pub mod hub;
+mod interest;
 pub mod lease;
 pub mod memory;
 pub mod proto;
