@@ -5,7 +5,7 @@
 //!   with its default settings, in turn; and the calls in process that kedge's own API server makes. The median of the
 //!   rounds (default 3) is shown.
 //! - `memory`: RSS of a server with 100,000 objects, after whatever makes it grow; watches that nobody reads.
-//! - `flash`: bytes that the kernel counts as written (`/proc/PID/io`) per byte of value, of both.
+//! - `flash`: bytes that reach a disk of its own (a loop device; needs root) per byte of value, of both.
 //!
 //! Needs `etcd` on the PATH for the comparison. Client and servers share the machine. Figures are printed, never judged.
 
