@@ -27,13 +27,13 @@ use tonic::Status;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Answers that wait for the client. When full, the stream's watches wait.
-const QUEUE: usize = 4;
+const QUEUE: usize = 2;
 
 /// Watches on one stream, about 1 KiB of memory each. When full, a further one is cancelled with a reason.
 const MAX_WATCHES: usize = 50_000;
 
 /// Bytes of events in one answer, rounded up to whole revisions; parts of one revision in a fragment.
-const ANSWER_BYTES: usize = 1 << 20;
+const ANSWER_BYTES: usize = 256 << 10;
 
 /// Answers that concern no watch, or all.
 const NO_WATCH: i64 = -1;
