@@ -1,6 +1,6 @@
 //! Which keys there are and were: everything but the values, in memory.
 //!
-//! One ordered map from key to its versions, about 180 bytes per key. It is multi-version itself: the writer enters
+//! One ordered map from key to its versions, about 180 bytes per key, and 50 to 130 per older version. It is multi-version itself: the writer enters
 //! versions before they are durable, readers look at the last committed revision, and a failed commit is undone.
 
 use super::record::Place;
@@ -36,7 +36,8 @@ impl Version {
 struct Versions {
     latest: Version,
     /// Oldest first.
-    older: VecDeque<Version>,
+    #[expect(clippy::box_collection, reason = "most keys have none, and there are many keys")]
+    older: Option<Box<VecDeque<Version>>>,
 }
 
 impl Versions {
@@ -45,8 +46,22 @@ impl Versions {
         if self.latest.revision <= revision {
             return Some(&self.latest);
         }
-        let after = self.older.partition_point(|version| version.revision <= revision);
-        self.older.get(after.checked_sub(1)?)
+        let older = self.older.as_ref()?;
+        let after = older.partition_point(|version| version.revision <= revision);
+        older.get(after.checked_sub(1)?)
+    }
+
+    fn push(&mut self, version: Version) -> Version {
+        let old = std::mem::replace(&mut self.latest, version);
+        self.older.get_or_insert_with(|| Box::new(VecDeque::with_capacity(1))).push_back(old);
+        old
+    }
+
+    /// Take an older one from an end.
+    fn pop(&mut self, take: impl FnOnce(&mut VecDeque<Version>) -> Option<Version>) -> Option<Version> {
+        let taken = take(self.older.as_mut()?);
+        self.older.take_if(|older| older.is_empty());
+        taken
     }
 }
 
@@ -122,15 +137,14 @@ impl Index {
         };
         match self.keys.get_mut(&key) {
             Some(versions) => {
-                let old = std::mem::replace(&mut versions.latest, version);
-                versions.older.push_back(old);
+                let old = versions.push(version);
                 self.detach(old.lease, &key);
                 if !old.deleted() {
                     self.supersede(version.revision, old, key.clone());
                 }
             }
             None => {
-                self.keys.insert(key.clone(), Versions { latest: version, older: VecDeque::new() });
+                self.keys.insert(key.clone(), Versions { latest: version, older: None });
             }
         }
         if version.deleted() {
@@ -164,7 +178,7 @@ impl Index {
         let key = key.clone();
         let Some(versions) = self.keys.get_mut(&key) else { return };
         let undone = versions.latest;
-        let before = versions.older.pop_back();
+        let before = versions.pop(VecDeque::pop_back);
         match before {
             Some(old) => versions.latest = old,
             None => {
@@ -201,11 +215,9 @@ impl Index {
 
     fn forget(&mut self, entry: &Superseded) {
         let Some(versions) = self.keys.get_mut(&entry.key) else { return };
-        if versions.older.front().is_some_and(|version| version.place() == entry.place) {
-            versions.older.pop_front();
-            if versions.older.is_empty() {
-                versions.older = VecDeque::new();
-            }
+        let oldest = versions.older.as_ref().and_then(|older| older.front());
+        if oldest.is_some_and(|version| version.place() == entry.place) {
+            versions.pop(VecDeque::pop_front);
         } else if versions.latest.place() == entry.place {
             self.keys.remove(&entry.key);
         }
@@ -214,6 +226,12 @@ impl Index {
     /// Bytes in sled of versions that are no longer current.
     pub fn superseded_bytes(&self) -> u64 {
         self.superseded_bytes
+    }
+
+    /// Where the newest states of about so many keys are, taken from everywhere.
+    pub fn sample(&self, count: usize) -> Vec<Place> {
+        let step = (self.keys.len() / count.max(1)).max(1);
+        self.keys.values().step_by(step).map(|versions| versions.latest.place()).collect()
     }
 
     /// How many keys there are, deleted ones that are not forgotten yet among them.

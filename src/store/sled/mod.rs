@@ -84,7 +84,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 48 << 20, volatile: Vec::new(), quota_bytes: 8 << 30 }
+        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 24 << 20, volatile: Vec::new(), quota_bytes: 8 << 30 }
     }
 }
 

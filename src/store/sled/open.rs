@@ -14,11 +14,18 @@ const REOPEN_TRIES: u32 = 40;
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// sled looks at the limit of its page cache only when 64 accesses to one of its 256 shards have come together (pages
-/// are dealt to shards in turn), so pages read once stay for ever. These many accesses on these many neighbouring
-/// pages, with a record of each, make every shard look.
-const PRESS_ACCESSES: usize = 66;
-const PRESS_PAGES: usize = 512;
-const PRESS_RECORDS_PER_PAGE: usize = 8;
+/// are dealt to shards in turn). Whoever reads many pages once would have them all stay; so each is accessed this much
+/// more often, and no more than four new ones come together in a shard.
+const PRESS_ACCESSES: usize = 15;
+
+/// Records that are in one page, at least while nothing has been removed.
+const PAGE_RECORDS: u64 = 16;
+
+/// Accesses that have sled look at a shard whatever was there before.
+const TRIM_ACCESSES: usize = 66;
+
+/// Pages, taken from everywhere, that are in nearly all shards (all but one in 55).
+pub const TRIM_PAGES: usize = 1024;
 
 /// An open sled.
 pub struct Open {
@@ -39,10 +46,11 @@ pub fn value_of(open: &Open, place: Place, record: &Record<'_>) -> Result<Bytes,
     let value = match record.value {
         Value::Inline { raw, bytes } => unpack(bytes, raw),
         Value::Pieces { raw, count } => {
-            let mut stored = Vec::new();
+            let (mut stored, mut pages) = (Vec::new(), Pages::default());
             for piece in 0..count {
                 let bytes = open.sled.get(place.piece_key(piece)).map_err(|e| sled_error("reading a value", e))?;
                 stored.extend_from_slice(&bytes.ok_or_else(|| missing(place))?);
+                pages.visited_key(&open.sled, 0, &place.piece_key(piece))?;
             }
             unpack(&stored, raw)
         }
@@ -50,16 +58,39 @@ pub fn value_of(open: &Open, place: Place, record: &Record<'_>) -> Result<Bytes,
     value.map_err(|_| damaged(place))
 }
 
-/// Have sled keep its page cache within its limit: see [`PRESS_ACCESSES`].
-pub fn press_page_cache(open: &Open) -> Result<(), Error> {
-    let io = |e| sled_error("trimming the page cache", e);
-    let keys = open.sled.scan_prefix(b"r").keys().step_by(PRESS_RECORDS_PER_PAGE).take(PRESS_PAGES);
-    for key in keys.collect::<Result<Vec<_>, _>>().map_err(io)? {
-        for _ in 0..PRESS_ACCESSES {
-            open.sled.get(&key).map_err(io)?;
+/// The pages that one reader of many records comes by, in order: sled's page cache is to stay within its limit
+/// meanwhile, see [`PRESS_ACCESSES`].
+#[derive(Default)]
+pub struct Pages {
+    current: Option<u64>,
+    records: u64,
+}
+
+impl Pages {
+    /// To be told after a record was read.
+    pub fn visited(&mut self, open: &::sled::Tree, place: Place) -> Result<(), Error> {
+        self.visited_key(open, place.revision / PAGE_RECORDS, &place.key())
+    }
+
+    /// The same, of another kind of keys. `part` differs at least where keys are far from each other.
+    pub fn visited_key(&mut self, open: &::sled::Tree, part: u64, key: &[u8]) -> Result<(), Error> {
+        let same = self.current.replace(part) == Some(part);
+        self.records = if same { self.records + 1 } else { 0 };
+        match self.records.is_multiple_of(PAGE_RECORDS) {
+            true => press(open, key, PRESS_ACCESSES),
+            false => Ok(()),
         }
     }
-    Ok(())
+}
+
+fn press(sled: &::sled::Tree, key: &[u8], accesses: usize) -> Result<(), Error> {
+    let access = |_| sled.get(key).map(drop).map_err(|e| sled_error("reading a page", e));
+    (0..accesses).try_for_each(access)
+}
+
+/// Have sled let go of pages; these are of records everywhere in the store, [`TRIM_PAGES`] or so.
+pub fn trim_page_cache(open: &Open, places: &[Place]) -> Result<(), Error> {
+    places.iter().try_for_each(|place| press(&open.sled, &place.key(), TRIM_ACCESSES))
 }
 
 /// Pieces of a record's value.

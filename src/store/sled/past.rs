@@ -1,6 +1,6 @@
 //! What was written, in order, from memory and from disk.
 
-use super::open::{damaged, record_place, sled_error};
+use super::open::{Pages, damaged, record_place, sled_error};
 use super::record::{Place, Record, decode};
 use super::volatile::Kept;
 use crate::store::{Error, EventKind, KeyValue, LeaseId, Revision};
@@ -62,15 +62,18 @@ impl PastWrite {
 pub struct Past {
     kept: Peekable<std::vec::IntoIter<(Place, Kept)>>,
     on_disk: ::sled::Iter,
+    sled: ::sled::Tree,
+    pages: Pages,
     ahead: Option<(Place, PastWrite)>,
     /// Of memory nothing behind this revision is known here.
     end: Option<u64>,
 }
 
 impl Past {
-    /// `kept`: what memory has, in order; complete up to the revision `end`, or altogether.
-    pub fn new(kept: Vec<(Place, Kept)>, on_disk: ::sled::Iter, end: Option<u64>) -> Self {
-        Past { kept: kept.into_iter().peekable(), on_disk, ahead: None, end }
+    /// From a place on. `kept`: what memory has, in order; complete up to the revision `end`, or altogether.
+    pub fn new(from: Place, kept: Vec<(Place, Kept)>, sled: &::sled::Tree, end: Option<u64>) -> Self {
+        let (on_disk, sled) = (sled.range(from.key()..), sled.clone());
+        Past { kept: kept.into_iter().peekable(), on_disk, sled, pages: Pages::default(), ahead: None, end }
     }
 
     /// The next write; None at the end of what is known here, see [`Past::cut_at`].
@@ -102,7 +105,10 @@ impl Past {
         let Some(entry) = self.on_disk.next() else { return Ok(None) };
         let (key, stored) = entry.map_err(|e| sled_error("reading history", e))?;
         match record_place(&key) {
-            Some(place) => Ok(Some((place, PastWrite::on_disk(stored, place)?))),
+            Some(place) => {
+                self.pages.visited(&self.sled, place)?;
+                Ok(Some((place, PastWrite::on_disk(stored, place)?)))
+            }
             None => Ok(None),
         }
     }

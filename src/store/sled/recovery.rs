@@ -10,7 +10,7 @@ use super::census::{self, Census, Changes, Counted};
 use super::files::{Directory, Files, Purpose, failed};
 use super::index::{Index, Key, Version};
 use super::mark::{Mark, Noted};
-use super::open::{Open, caught, flush, open_sled, pieces, record_place, sled_error};
+use super::open::{Open, Pages, caught, flush, open_sled, pieces, record_place, sled_error};
 use super::record::{Encoder, ITEM_BYTES, Place, Record, Value, Write, decode, decode_lease, encode_lease};
 use crate::store::condition::Loss;
 use crate::store::lease::Book;
@@ -372,12 +372,14 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
             index.push(&key, version);
         }
     };
+    let mut pages = Pages::default();
     for entry in open.sled.scan_prefix(b"r") {
         let (key, bytes) = entry.map_err(|e| sled_error("reading the index", e))?;
         let place = record_place(&key);
         let (Some(place), Some(record)) = (place, decode(&bytes)) else {
             return Err(Error::Damaged(format!("{}: entry {} is damaged", path.display(), key.escape_ascii())));
         };
+        pages.visited(&open.sled, place)?;
         if group.first().is_some_and(|(_, first)| first.revision != place.revision) {
             enter(&mut group);
         }
@@ -399,8 +401,10 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
 
 /// Whether the pieces of these values are there and can be read.
 fn check_pieces(open: &Open, path: &Path, mut wanted: HashMap<Place, u16>) -> Result<(), Error> {
+    let mut pages = Pages::default();
     for entry in open.sled.scan_prefix(b"p").keys() {
         let key = entry.map_err(|e| sled_error("reading values", e))?;
+        pages.visited_key(&open.sled, 0, &key)?;
         if let Some(left) = Place::parse(&key).and_then(|place| wanted.get_mut(&place)) {
             *left = left.saturating_sub(1);
         }

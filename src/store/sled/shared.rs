@@ -4,7 +4,9 @@ use super::Options;
 use super::files::Directory;
 use super::index::{Index, Superseded, Version};
 use super::mark::{Mark, Noted};
-use super::open::{Open, caught, damaged, fetch, flush, last_record, missing, press_page_cache, value_of};
+use super::open::{
+    Open, Pages, TRIM_PAGES, caught, damaged, fetch, flush, last_record, missing, trim_page_cache, value_of,
+};
 use super::past::{Past, PastWrite, Source};
 use super::recent::{Recent, Written};
 use super::record::{Place, decode};
@@ -79,7 +81,7 @@ impl Shared {
         mark.set(Noted { durable: reached, reserved: 0 });
         let quota_bytes = options.quota_bytes;
         if index.len() >= TRIM_FETCHES {
-            press_page_cache(&open)?;
+            trim_page_cache(&open, &index.sample(TRIM_PAGES))?;
             give_back_memory();
         }
         Ok(Shared {
@@ -242,7 +244,8 @@ impl Shared {
         self.rate.lock().sample(Instant::now(), self.written_bytes());
         if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
             // What cannot be read now is read by the next one who asks, who learns why.
-            let _ = self.with_open(press_page_cache);
+            let sample = self.index.read().sample(TRIM_PAGES);
+            let _ = self.with_open(|open| trim_page_cache(open, &sample));
         }
         give_back_memory();
     }
@@ -351,7 +354,7 @@ impl Shared {
     fn past(&self, open: &Open, from: Place, limit: usize) -> Past {
         let kept = self.volatile.read().from(from, limit);
         let end = if kept.len() >= limit { kept.last().map(|(place, _)| place.revision) } else { None };
-        Past::new(kept, open.sled.range(from.key()..), end)
+        Past::new(from, kept, &open.sled, end)
     }
 
     /// A value, recently used or from sled.
@@ -369,7 +372,7 @@ impl Shared {
         }
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let value = self.with_open(|open| fetch(open, place)?.ok_or_else(|| missing(place)))?;
-        self.values.lock().insert(place, value.clone());
+        self.values.lock().offer(place, &value);
         Ok(value)
     }
 
@@ -472,8 +475,10 @@ impl Reading {
         }
         // In the order of the pages.
         self.missing.sort_unstable();
+        let mut pages = Pages::default();
         for (place, position) in std::mem::take(&mut self.missing) {
             let value = self.pin.shared.fetch(place)?;
+            self.pin.shared.with_open(|open| pages.visited(&open.sled, place))?;
             if let Some(kv) = self.response.kvs.get_mut(position) {
                 kv.value = value;
             }

@@ -1,57 +1,82 @@
-//! Recently used values, uncompressed. Two generations: what is used moves to the young one, and when that has half of
-//! the budget (or on [`Values::age`]) the old one is dropped and the young one takes its place.
+//! Recently used values, uncompressed. When full, a new write pushes out the oldest; what was only read finds no room, so
+//! that a list of more than fits does not push out everything that the next one needs. [`Values::age`] makes room.
 
 use super::record::Place;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 pub struct Values {
-    young: HashMap<Place, Bytes>,
-    old: HashMap<Place, Bytes>,
-    young_bytes: usize,
+    kept: BTreeMap<Place, Entry>,
+    bytes: usize,
     budget: usize,
 }
 
+struct Entry {
+    value: Bytes,
+    /// Since the last [`Values::age`].
+    used: bool,
+}
+
 impl Values {
-    /// `budget`: bytes that both generations may hold together.
+    /// `budget`: bytes that it may hold.
     pub fn new(budget: usize) -> Self {
-        Values { young: HashMap::new(), old: HashMap::new(), young_bytes: 0, budget }
+        Values { kept: BTreeMap::new(), bytes: 0, budget }
     }
 
     pub fn get(&mut self, place: Place) -> Option<Bytes> {
-        if let Some(value) = self.young.get(&place) {
-            return Some(value.clone());
-        }
-        let value = self.old.remove(&place)?;
-        self.insert(place, value.clone());
-        Some(value)
+        let entry = self.kept.get_mut(&place)?;
+        entry.used = true;
+        Some(entry.value.clone())
     }
 
+    /// Keep a value that has just been written.
     pub fn insert(&mut self, place: Place, value: Bytes) {
-        let weight = value.len() + size_of::<(Place, Bytes)>();
+        let weight = weight(&value);
         if weight > self.budget / 4 {
             return;
         }
-        if self.young_bytes + weight > self.budget / 2 {
-            self.age();
+        while self.bytes + weight > self.budget {
+            let Some((_, oldest)) = self.kept.pop_first() else { break };
+            self.bytes -= self::weight(&oldest.value);
         }
-        if self.young.insert(place, value).is_none() {
-            self.young_bytes += weight;
+        self.enter(place, value);
+    }
+
+    /// Keep a value that has been read, if there is room.
+    pub fn offer(&mut self, place: Place, value: &Bytes) {
+        let weight = weight(value);
+        if weight <= self.budget / 4 && self.bytes + weight <= self.budget {
+            self.enter(place, value.clone());
+        }
+    }
+
+    fn enter(&mut self, place: Place, value: Bytes) {
+        self.bytes += weight(&value);
+        if let Some(old) = self.kept.insert(place, Entry { value, used: true }) {
+            self.bytes -= weight(&old.value);
         }
     }
 
     pub fn remove(&mut self, place: Place) {
-        if let Some(value) = self.young.remove(&place) {
-            self.young_bytes -= value.len() + size_of::<(Place, Bytes)>();
+        if let Some(entry) = self.kept.remove(&place) {
+            self.bytes -= weight(&entry.value);
         }
-        self.old.remove(&place);
     }
 
     /// Drop what has not been used since the last time.
     pub fn age(&mut self) {
-        self.old = std::mem::take(&mut self.young);
-        self.young_bytes = 0;
+        let bytes = &mut self.bytes;
+        self.kept.retain(|_, entry| {
+            let used = std::mem::replace(&mut entry.used, false);
+            *bytes -= if used { 0 } else { weight(&entry.value) };
+            used
+        });
     }
+}
+
+/// What a value takes, with its place in the map (nodes are two thirds full).
+fn weight(value: &Bytes) -> usize {
+    value.len() + size_of::<(Place, Entry)>() * 3 / 2
 }
 
 #[cfg(test)]
@@ -59,21 +84,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn used_values_stay_and_others_go() {
+    fn written_values_push_out_the_oldest_and_read_ones_nothing() {
         let place = |revision| Place { revision, sub: 0 };
         let value = Bytes::from(vec![0; 1000]);
         let mut values = Values::new(20_000);
-        for revision in 0..100 {
-            values.insert(place(revision), value.clone());
-            assert!(values.get(place(0)).is_some(), "used all the time, gone at {revision}");
-            let held: usize = values.young.len() + values.old.len();
-            assert!(held * 1000 <= 20_000);
-        }
-        assert!(values.get(place(50)).is_none() && values.get(place(99)).is_some());
+        (0..100).for_each(|revision| values.insert(place(revision), value.clone()));
+        let held = |values: &Values| values.kept.keys().map(|place| place.revision).collect::<Vec<_>>();
+        assert!(values.bytes <= 20_000 && held(&values).len() >= 17, "{}", values.bytes);
+        assert_eq!(held(&values), (100 - held(&values).len() as u64..100).collect::<Vec<_>>());
+        let before = held(&values);
+        (0..50).for_each(|revision| values.offer(place(revision), &value));
+        assert_eq!(held(&values), before);
         values.insert(place(200), Bytes::from(vec![0; 6000]));
         assert!(values.get(place(200)).is_none(), "one value must not push out all others");
+    }
+
+    #[test]
+    fn what_is_not_used_goes_and_makes_room() {
+        let place = |revision| Place { revision, sub: 0 };
+        let value = Bytes::from(vec![0; 1000]);
+        let mut values = Values::new(20_000);
+        (0..100).for_each(|revision| values.insert(place(revision), value.clone()));
+        values.age();
+        assert_eq!(values.get(place(99)), Some(value.clone()));
+        values.age();
+        assert_eq!(values.kept.len(), 1);
+        values.offer(place(5), &value);
+        values.insert(place(99), value.clone());
+        assert!(values.get(place(5)).is_some() && values.get(place(99)).is_some());
+        values.remove(place(5));
         values.age();
         values.age();
-        assert!(values.young.is_empty() && values.old.is_empty());
+        assert_eq!((values.kept.len(), values.bytes), (0, 0));
     }
 }
