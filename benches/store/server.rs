@@ -1,7 +1,7 @@
 //! The servers that are measured, each a process of its own.
 
 use kedge::store::Store;
-use kedge::store::face::Face;
+use kedge::store::face::{Face, PROGRESS_INTERVAL};
 use kedge::store::sled::{Options, Sled};
 use kedge::task::{self, Group};
 use kedge::wire::listener::Listener;
@@ -139,7 +139,8 @@ pub async fn serve(path: &Path) {
     let address = std::env::var(ADDRESS).expect("an address");
     let listener = Listener::bind(address.parse().expect("an address")).await.expect("binds");
     let url = format!("http://{address}");
-    let face = Arc::new(Face { store: store.clone(), name: "one".into(), url, group: group.clone() });
+    let (name, progress_interval) = ("one".into(), PROGRESS_INTERVAL);
+    let face = Arc::new(Face { store: store.clone(), name, url, progress_interval, group: group.clone() });
     listener.serve_plain(Arc::new(move |request| face.clone().handle(request)), &group);
     let terminate = tokio::signal::unix::SignalKind::terminate();
     let mut terminate = tokio::signal::unix::signal(terminate).expect("signals");

@@ -232,6 +232,10 @@ pub struct Server {
           default_value_t = false, default_missing_value = "true")]
     pub etcd_insecure: bool,
 
+    /// How often its watches that asked for it, and had no event, hear how far they are: 10m, 5s.
+    #[arg(long, env = "KEDGE_ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "DURATION", default_value = "10m")]
+    pub etcd_watch_progress_notify_interval: String,
+
     #[command(flatten)]
     pub datastore: Datastore,
 

@@ -63,12 +63,17 @@ pub struct Etcd {
     pub address: SocketAddr,
     /// Without TLS.
     pub insecure: bool,
+    /// How often watches without events hear how far they are, if they asked for it.
+    pub progress_interval: Duration,
     /// Asked for: then it is an error if the address cannot be used.
     pub required: bool,
 }
 
 /// Where etcd listens.
 const ETCD_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2379);
+
+/// etcd's own bound.
+const PROGRESS_LEAST: Duration = Duration::from_millis(100);
 
 impl Server {
     /// Check the flags. Makes the data directory (the node's name is kept there).
@@ -95,7 +100,8 @@ impl Server {
             bind_address: flags.bind_address,
             port: flags.https_listen_port,
             tls_san: flags.tls_san,
-            etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure)?.filter(|_| datastore.is_none()),
+            etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure, &flags.etcd_watch_progress_notify_interval)?
+                .filter(|_| datastore.is_none()),
             datastore,
             store_quota: quota(&flags.store_quota)?,
             node_mask,
@@ -139,7 +145,10 @@ fn datastore(flags: flags::Datastore) -> Option<Datastore> {
     })
 }
 
-fn etcd(listen: Option<&str>, insecure: bool) -> anyhow::Result<Option<Etcd>> {
+fn etcd(listen: Option<&str>, insecure: bool, progress: &str) -> anyhow::Result<Option<Etcd>> {
+    const PROGRESS: &str = "etcd-watch-progress-notify-interval";
+    let progress_interval = duration(PROGRESS, progress)?;
+    ensure!(progress_interval >= PROGRESS_LEAST, "--{PROGRESS} {progress}: write 100ms or more");
     let address = match listen {
         Some("off") => return Ok(None),
         Some(text) => {
@@ -152,7 +161,7 @@ fn etcd(listen: Option<&str>, insecure: bool) -> anyhow::Result<Option<Etcd>> {
         !insecure || address.ip().is_loopback(),
         "--etcd-insecure: the whole cluster would be open to whoever reaches {address}; listen on 127.0.0.1"
     );
-    Ok(Some(Etcd { address, insecure, required: listen.is_some() }))
+    Ok(Some(Etcd { address, insecure, progress_interval, required: listen.is_some() }))
 }
 
 fn quota(text: &str) -> anyhow::Result<u64> {

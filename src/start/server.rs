@@ -119,7 +119,8 @@ async fn serve_etcd(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, r
     };
     let scheme = if etcd.insecure { "http" } else { "https" };
     let url = format!("{scheme}://{}", listener.address()?);
-    let face = Arc::new(Face { store, name: config.node.name.clone(), url, group: root.clone() });
+    let (name, group) = (config.node.name.clone(), root.clone());
+    let face = Arc::new(Face { store, name, url, progress_interval: etcd.progress_interval, group });
     let handler: crate::client::Handler = Arc::new(move |request| face.clone().handle(request));
     match etcd.insecure {
         true => listener.serve_plain(handler, root),

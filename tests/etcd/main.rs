@@ -3,6 +3,7 @@
 //! Needs `etcdctl` and `etcd` (Debian: etcd-client, etcd-server); without them each test says so and does nothing.
 
 mod cluster;
+mod serve;
 mod server;
 mod snapshot;
 

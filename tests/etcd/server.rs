@@ -1,11 +1,11 @@
 //! Our store served as etcd, a real etcd, and `etcdctl` on either.
 
-use kedge::store::face::Face;
+use kedge::store::face::{Face, PROGRESS_INTERVAL};
 use kedge::store::sled::{Options, Sled};
 use kedge::store::{Store, lease};
 use kedge::task::Group;
 use kedge::wire::listener::Listener;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -25,16 +25,30 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), PROGRESS_INTERVAL).await
+    }
+
+    pub async fn start_at(address: SocketAddr, progress_interval: Duration) -> Self {
+        Self::start_as(address, progress_interval, Options::default()).await
+    }
+
+    pub async fn start_with_quota(quota_bytes: u64) -> Self {
+        let options = Options { quota_bytes, ..Options::default() };
+        Self::start_as(([127, 0, 0, 1], 0).into(), PROGRESS_INTERVAL, options).await
+    }
+
+    async fn start_as(address: SocketAddr, progress_interval: Duration, options: Options) -> Self {
         let scratch = tempfile::tempdir().expect("scratch directory");
-        let store = Sled::open(scratch.path().join("store"), Options::default()).expect("opens");
+        let store = Sled::open(scratch.path().join("store"), options).expect("opens");
         let group = Group::root();
         lease::start(&group, store.clone());
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.expect("binds");
+        let listener = Listener::bind(address).await.expect("binds");
         let endpoint = listener.address().expect("is bound").to_string();
         let face = Arc::new(Face {
             store: store.clone(),
             name: "kedge".into(),
             url: format!("http://{endpoint}"),
+            progress_interval,
             group: group.clone(),
         });
         listener.serve_plain(Arc::new(move |request| face.clone().handle(request)), &group);
@@ -106,8 +120,15 @@ fn command(endpoint: &str, arguments: &str) -> Command {
 
 /// What `etcdctl` says to a command; what follows `<` is its input.
 pub async fn etcdctl(endpoint: &str, line: &str) -> String {
+    etcdctl_with(&[], endpoint, line).await
+}
+
+/// Likewise with some of its variables (`ETCDCTL_…`).
+pub async fn etcdctl_with(environment: &[(&str, String)], endpoint: &str, line: &str) -> String {
     let (arguments, input) = line.split_once('<').unwrap_or((line, ""));
+    let variables = environment.iter().map(|(name, value)| (format!("ETCDCTL_{name}"), value));
     let mut child = command(endpoint, arguments)
+        .envs(variables)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -5,7 +5,7 @@ use super::server::{Real, Server, etcdctl};
 use kedge::store::{KeyRange, LeaseId, Op, Put, Revision, Txn};
 
 /// Bytes that do not compress.
-fn noise(len: usize) -> Vec<u8> {
+pub fn noise(len: usize) -> Vec<u8> {
     let mut state = len as u64 + 1;
     let mut next = || {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

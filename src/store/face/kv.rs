@@ -68,7 +68,7 @@ pub fn key_range(start: Bytes, end: Bytes) -> Result<KeyRange> {
     if start.is_empty() { Err(empty_key()) } else { Ok(KeyRange { start, end }) }
 }
 
-fn range_request(request: &proto::RangeRequest, refine: Option<&Refine>) -> Result<RangeRequest> {
+pub fn range_request(request: &proto::RangeRequest, refine: Option<&Refine>) -> Result<RangeRequest> {
     let limit = usize::try_from(request.limit).unwrap_or(0);
     Ok(RangeRequest {
         range: key_range(request.key.clone(), request.range_end.clone())?,

@@ -1,6 +1,6 @@
 //! etcd's API v3 on the store: for `etcdctl`, backup tools, and any client of etcd. The one place here that speaks HTTP.
 //!
-//! `kv.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `answer.rs`: errors in
+//! `kv.rs`, `range_stream.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `answer.rs`: errors in
 //! etcd's words. `refine.rs`: sorting and filters. `snapshot.rs`, `bolt.rs`, `form.rs`: etcd's file format. `web.rs`:
 //! what is asked by plain HTTP.
 
@@ -10,6 +10,7 @@ mod form;
 mod kv;
 mod lease;
 mod maintenance;
+mod range_stream;
 mod refine;
 mod snapshot;
 mod watch;
@@ -28,12 +29,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tonic::server::Grpc;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// The version of etcd whose API this is; clients look here for what they may use.
 pub const VERSION: &str = "3.5.21";
+
+/// etcd's default for [`Face::progress_interval`].
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Longest request: what a transaction may write, and the rest of its message.
 const REQUEST_BYTES: usize = MAX_TXN_BYTES + (512 << 10);
@@ -49,6 +54,8 @@ pub struct Face {
     /// Name of the one member, and where it listens.
     pub name: String,
     pub url: String,
+    /// How often a watch that asked for it and has had no event hears how far it is.
+    pub progress_interval: Duration,
     pub group: task::Group,
 }
 
@@ -69,13 +76,14 @@ impl Face {
         };
         match (service, method) {
             ("KV", "Range") => unary(request, move |asked| async move { kv::range(&*store, asked).await }),
+            ("KV", "RangeStream") => {
+                stream(request, move |asked| async move { range_stream::range_stream(store, &asked) })
+            }
             ("KV", "Put") => unary(request, move |asked| async move { kv::put(&*store, asked).await }),
             ("KV", "DeleteRange") => unary(request, move |asked| async move { kv::delete_range(&*store, asked).await }),
             ("KV", "Txn") => unary(request, move |asked| async move { kv::txn(&*store, asked).await }),
             ("KV", "Compact") => unary(request, move |asked| async move { kv::compact(&*store, asked).await }),
-            ("Watch", "Watch") => {
-                streams(request, move |asked| async move { Ok(watch::watch(store, &face.group, asked)) })
-            }
+            ("Watch", "Watch") => streams(request, move |asked| async move { Ok(watch::watch(&face, asked)) }),
             ("Lease", "LeaseGrant") => unary(request, move |asked| async move { lease::grant(&*store, asked).await }),
             ("Lease", "LeaseRevoke") => unary(request, move |asked| async move { lease::revoke(&*store, asked).await }),
             ("Lease", "LeaseKeepAlive") => {

@@ -4,12 +4,11 @@
 //! client does not take them, nothing is asked of the watches, which hold no events: what they have missed they read from
 //! the ring or from history later.
 
-use super::Incoming;
 use super::answer::{COMPACTED, from_error, header};
 use super::kv::key_value;
+use super::{Face, Incoming};
 use crate::store::proto::{self, FilterType, RequestUnion, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::store::{Error, Event, EventKind, KeyRange, Revision, Store, Watch, WatchMessage};
-use crate::task;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -22,9 +21,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-
-/// How often a watch that asked for it and has had no event hears how far it is (etcd's default).
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Answers that wait for the client. When full, the stream's watches wait.
 const QUEUE: usize = 2;
@@ -42,13 +38,13 @@ type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
 
 /// Answer a stream of requests.
 pub fn watch(
-    store: Arc<dyn Store>,
-    group: &task::Group,
+    face: &Face,
     requests: Incoming<WatchRequest>,
 ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + use<> {
     let (answers, queue) = mpsc::channel(QUEUE);
-    group.spawn("etcd-watch", async move {
-        let run = Session::new(store, answers.clone()).run(requests);
+    let (store, interval) = (face.store.clone(), face.progress_interval);
+    face.group.spawn("etcd-watch", async move {
+        let run = Session::new(store, answers.clone()).run(requests, interval);
         let ended = tokio::select! {
             ended = run => ended,
             () = answers.closed() => Err(Gone),
@@ -106,8 +102,8 @@ impl Session {
         Session { store, answers, watches, running, last_id: -1, asked: None }
     }
 
-    async fn run(mut self, mut requests: Incoming<WatchRequest>) -> Result<(), Gone> {
-        let mut interval = tokio::time::interval(PROGRESS_INTERVAL);
+    async fn run(mut self, mut requests: Incoming<WatchRequest>, interval: Duration) -> Result<(), Gone> {
+        let mut interval = tokio::time::interval(interval);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         interval.reset();
         loop {
@@ -248,6 +244,7 @@ impl Session {
 
     async fn events(&mut self, control: &Control, events: &[Arc<Event>]) -> Result<(), Gone> {
         let options = &control.options;
+        let compacted = self.store.compacted();
         let mut answer = self.answer(options.id);
         let mut bytes = 0;
         let mut last = Revision(0);
@@ -260,7 +257,9 @@ impl Session {
                 bytes = 0;
             }
             last = event.kv.mod_revision;
-            let event = event_of(event, options.previous);
+            // As etcd: where the revision before it cannot be read any more.
+            let with_previous = options.previous && event.kv.mod_revision > compacted;
+            let event = event_of(event, with_previous);
             bytes += event.encoded_len();
             answer.events.push(event);
         }
