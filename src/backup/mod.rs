@@ -10,10 +10,12 @@
 //! | `store.snapshot` | the store at one revision |
 //! | `SHA256SUMS` | of everything before |
 
+mod import;
 mod restore;
 mod schedule;
-mod sealed;
+pub mod sealed;
 
+pub use import::{Imported, import};
 pub use restore::restore;
 pub use schedule::{Schedule, start};
 

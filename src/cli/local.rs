@@ -38,6 +38,10 @@ impl Place {
     pub fn reach(&self) -> anyhow::Result<Local> {
         let path = self.data_dir.join("server/db");
         if !path.exists() {
+            if self.data_dir.join("server/tls").exists() {
+                // On an etcd cluster, which the running server knows.
+                return Ok(Local::Running(crate::client::https(&self.kubeconfig)?));
+            }
             bail!("there is no server's store in {}", self.data_dir.display());
         }
         match Sled::open(&path, Options::default()) {

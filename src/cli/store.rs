@@ -1,6 +1,10 @@
 //! `kedge store`: care for the server's store, whether the server runs or not.
 
+use super::flags;
 use super::local::{Action, Local, Place};
+use crate::backup::{self, Imported};
+use crate::config::given_token;
+use crate::store::etcd::Etcd;
 use crate::store::snapshots::{self, format::Item};
 use crate::store::{EventKind, KeyValue};
 use anyhow::{Context, bail};
@@ -28,6 +32,8 @@ enum Verb {
     Defrag(Place),
     /// Write all keys, one JSON object a line.
     Export(Export),
+    /// Make the store of a stopped server out of what an etcd cluster holds.
+    Import(Import),
 }
 
 #[derive(clap::Args)]
@@ -44,6 +50,35 @@ struct Export {
     place: Place,
 }
 
+#[derive(clap::Args)]
+struct Import {
+    /// Where the cluster's members listen: https://HOST:2379.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    endpoints: Vec<String>,
+
+    /// CA of its certificates.
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+
+    /// Client certificate for it.
+    #[arg(long, value_name = "FILE", requires_all = ["key", "cacert"])]
+    cert: Option<PathBuf>,
+
+    /// Key of that.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Move a store that is there already aside.
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    token: flags::Token,
+
+    #[command(flatten)]
+    place: Place,
+}
+
 pub fn run(args: Args) -> anyhow::Result<i32> {
     super::block_on(async {
         match args.action {
@@ -51,6 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<i32> {
             Verb::Compact(place) => act(&place, Action::Compact).await,
             Verb::Defrag(place) => act(&place, Action::Defrag).await,
             Verb::Export(args) => export(&args).await,
+            Verb::Import(args) => import(&args).await,
         }
     })
 }
@@ -112,6 +148,25 @@ async fn export(args: &Export) -> anyhow::Result<i32> {
         Ok(out.flush()?)
     })
     .await?;
+    Ok(0)
+}
+
+async fn import(args: &Import) -> anyhow::Result<i32> {
+    let client = args.cert.as_deref().zip(args.key.as_deref());
+    let tls = args.cacert.as_deref().map(|ca| crate::client::etcd_tls(ca, client)).transpose()?;
+    let etcd = Etcd::open(&args.endpoints, tls).await.context("the etcd cluster")?;
+    let token = given_token(&args.token)?;
+    let imported = backup::import(&*etcd, &args.place.data_dir, token.as_deref(), args.force).await?;
+    let Imported { summary, before } = imported;
+    println!(
+        "{} keys and leases at revision {} are in {}",
+        summary.records,
+        summary.revision,
+        args.place.data_dir.display()
+    );
+    if let Some(before) = before {
+        println!("the store before is in {}", before.display());
+    }
     Ok(0)
 }
 

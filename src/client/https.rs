@@ -293,9 +293,11 @@ fn tls_config(cluster: &Cluster, user: &User, dir: Option<&Path>) -> anyhow::Res
     Ok(config)
 }
 
-/// TLS with an etcd: HTTP/2 alone. All PEM; `client` is certificate and key.
-pub fn etcd_tls(authority: &[u8], client: Option<(Vec<u8>, Vec<u8>)>) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut config = authenticated(tls(Trust::Authority(authority))?, client)?;
+/// TLS with an etcd: HTTP/2 alone. PEM files; `client` is certificate and key.
+pub fn etcd_tls(authority: &Path, client: Option<(&Path, &Path)>) -> anyhow::Result<Arc<ClientConfig>> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let client = client.map(|(certificate, key)| anyhow::Ok((read(certificate)?, read(key)?))).transpose()?;
+    let mut config = authenticated(tls(Trust::Authority(&read(authority)?))?, client)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }

@@ -40,7 +40,7 @@ impl Agent {
 }
 
 /// What `--token` or the file of `--token-file` says.
-pub(super) fn given_token(flags: &flags::Token) -> anyhow::Result<Option<String>> {
+pub fn given_token(flags: &flags::Token) -> anyhow::Result<Option<String>> {
     let Some(file) = &flags.token_file else { return Ok(flags.token.clone()) };
     let text =
         std::fs::read_to_string(file).with_context(|| format!("--token-file {}: cannot read it", file.display()))?;

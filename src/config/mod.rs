@@ -7,7 +7,7 @@ pub mod component;
 mod node;
 mod server;
 
-pub use agent::{Agent, ServerUrl};
+pub use agent::{Agent, ServerUrl, given_token};
 pub use cidr::Cidr;
 pub use cluster::Cluster;
 pub use node::{Node, UNPLUGGED, default_address};

@@ -9,6 +9,7 @@ use crate::quantity::Quantity;
 use anyhow::{Context, ensure};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Parts that `--disable` knows.
@@ -88,10 +89,10 @@ impl Server {
         let config = flags.file.config.clone();
         let backups = backups(&flags.backup, &flags.host.data_dir)?;
         let node = Node::from_flags(flags.host, flags.node, PARTS)?;
-        let datastore = datastore(flags.datastore);
+        let datastore = datastore(flags.datastore)?;
         ensure!(
-            datastore.is_none() || (backups.is_none() && flags.etcd_listen.is_none()),
-            "--datastore-endpoint: etcd is backed up and served by its own programs, not by --backup-interval and --etcd-listen"
+            datastore.is_none() || flags.etcd_listen.is_none(),
+            "--datastore-endpoint: that etcd serves itself, there is nothing to serve at --etcd-listen"
         );
         Ok(Server {
             advertise_address: flags.advertise_address.unwrap_or(node.ip),
@@ -137,12 +138,23 @@ fn backups(flags: &flags::Backup, data_dir: &Path) -> anyhow::Result<Option<Sche
     Ok(Some(Schedule { every, directory, keep: flags.backup_keep.into(), passphrase }))
 }
 
-fn datastore(flags: flags::Datastore) -> Option<Datastore> {
-    (!flags.datastore_endpoint.is_empty()).then(|| Datastore {
-        endpoints: flags.datastore_endpoint,
-        ca: flags.datastore_cafile,
-        client: flags.datastore_certfile.zip(flags.datastore_keyfile),
-    })
+impl Datastore {
+    /// TLS with it, if a CA is given.
+    pub fn tls(&self) -> anyhow::Result<Option<Arc<rustls::ClientConfig>>> {
+        let client = self.client.as_ref().map(|(certificate, key)| (&**certificate, &**key));
+        self.ca.as_deref().map(|ca| crate::client::etcd_tls(ca, client)).transpose()
+    }
+}
+
+fn datastore(flags: flags::Datastore) -> anyhow::Result<Option<Datastore>> {
+    let flags::Datastore { datastore_endpoint, datastore_cafile, datastore_certfile, datastore_keyfile } = flags;
+    ensure!(
+        datastore_cafile.is_some() || datastore_certfile.is_none(),
+        "--datastore-certfile: give the CA of etcd's certificates, too (--datastore-cafile)"
+    );
+    let client = datastore_certfile.zip(datastore_keyfile);
+    let datastore = Datastore { endpoints: datastore_endpoint, ca: datastore_cafile, client };
+    Ok((!datastore.endpoints.is_empty()).then_some(datastore))
 }
 
 fn etcd(listen: Option<&str>, insecure: bool, progress: &str) -> anyhow::Result<Option<Etcd>> {

@@ -10,6 +10,8 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod codec;
+pub mod common_keys;
+pub mod companions;
 pub mod dial;
 pub mod discovery;
 pub mod document;

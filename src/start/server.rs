@@ -11,6 +11,8 @@ use crate::server::api::{Api, Parts};
 use crate::server::at_rest::{self, Sealed};
 use crate::server::authn::service_account_user;
 use crate::server::bootstrap;
+use crate::server::common_keys;
+use crate::server::companions::{self, Companion};
 use crate::server::dial::Dialer;
 use crate::server::join::Join;
 use crate::server::kubelet::{Identity, Kubelets};
@@ -31,7 +33,6 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,15 +55,27 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
     let listener = Listener::bind(SocketAddr::new(config.bind_address, config.port))
         .await
         .context("the API's port cannot be used; choose another with --https-listen-port, or stop what uses it")?;
+    let shared = shared_store(config).await?;
     let pki = Arc::new(pki(config)?);
-    let store = open_store(config).await?;
+    let (store, shared) = match shared {
+        Some(store) => (store, true),
+        None => (own_store(config)?, false),
+    };
     let join = join(config, &pki)?;
     let api = api(config, &pki, &join, store.clone(), root).await?;
+    let mut bootstrap_config = bootstrap_config(config, &pki);
+    let mut companion = shared.then(|| Companion::new(store.clone(), config.advertise_address));
+    if let Some(companion) = &mut companion {
+        common_keys::publish(&*store, &config.node.data_dir, &join.token.current()?).await?;
+        bootstrap_config.servers = companion.announce().await.context("telling other servers of this one")?;
+    }
     listener.serve(pki.server_config()?, handler(&api), root);
     serve_etcd(config, &pki, store.clone(), root).await?;
-    bootstrap::run(&client(&api, masters(bootstrap::USER)), &bootstrap_config(config, &pki))
-        .await
-        .context("bootstrap")?;
+    let bootstrapping = client(&api, masters(bootstrap::USER));
+    bootstrap::run(&bootstrapping, &bootstrap_config).await.context("bootstrap")?;
+    if let Some(companion) = companion {
+        companions::start(root, companion, bootstrapping, bootstrap_config);
+    }
     write_kubeconfigs(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
     api.set_ready();
@@ -76,7 +89,7 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
 
     renew_certificates(config, pki.clone(), root)?;
     let caches = Caches::new(client(&api, component(controllers::MANAGER)), root.clone());
-    match config.datastore.is_some() {
+    match shared {
         true => start_elected(config, &pki, &api, root)?,
         false => {
             start_scheduler(config, &api, &caches, root);
@@ -129,24 +142,20 @@ async fn serve_etcd(config: &config::Server, pki: &Pki, store: Arc<dyn Store>, r
     Ok(())
 }
 
-/// The store of this server's own, or the etcd cluster that it was told to use.
-async fn open_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
-    if let Some(datastore) = &config.datastore {
-        let tls = datastore_tls(datastore)?;
-        return Etcd::open(&datastore.endpoints, tls).await.context("cannot use --datastore-endpoint");
-    }
+/// The etcd cluster that the server was told to use, with the keys that it holds for this server fetched.
+async fn shared_store(config: &config::Server) -> anyhow::Result<Option<Arc<dyn Store>>> {
+    let Some(datastore) = &config.datastore else { return Ok(None) };
+    let store = Etcd::open(&datastore.endpoints, datastore.tls()?).await.context("cannot use --datastore-endpoint")?;
+    common_keys::fetch(&*store, &config.node.data_dir, config.token.as_deref()).await?;
+    Ok(Some(store))
+}
+
+fn own_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
     let dir = config.node.data_dir.join("server/db");
     let volatile = VOLATILE.iter().map(|prefix| Bytes::from_static(prefix.as_bytes())).collect();
     let store = Sled::open(&dir, Options { volatile, quota_bytes: config.store_quota, ..Options::default() })
         .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
-}
-
-fn datastore_tls(datastore: &config::Datastore) -> anyhow::Result<Option<Arc<rustls::ClientConfig>>> {
-    let Some(ca) = &datastore.ca else { return Ok(None) };
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let client = datastore.client.as_ref().map(|(certificate, key)| anyhow::Ok((read(certificate)?, read(key)?)));
-    Ok(Some(crate::client::etcd_tls(&read(ca)?, client.transpose()?)?))
 }
 
 /// From these the store repairs itself.
@@ -220,7 +229,7 @@ async fn api(
     let dialer = Dialer::default();
     parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
     parts.endpoints.push((maintenance::PATH, maintenance::serve(store, config.node.data_dir.join("server"))));
-    parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed)));
+    parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed, config.datastore.is_some())));
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
     join.install(&mut parts);
@@ -261,6 +270,7 @@ fn component(name: &str) -> UserInfo {
 fn bootstrap_config(config: &config::Server, pki: &Pki) -> bootstrap::Config {
     bootstrap::Config {
         advertise_address: config.advertise_address,
+        servers: vec![config.advertise_address],
         https_port: config.port,
         service_cidr: config.cluster.service_cidr.to_string(),
         service_ip: config.kubernetes_ip(),

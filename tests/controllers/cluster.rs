@@ -51,6 +51,7 @@ fn pki_config() -> PkiConfig {
 fn bootstrap_config() -> bootstrap::Config {
     bootstrap::Config {
         advertise_address: "192.0.2.1".parse().unwrap(),
+        servers: vec!["192.0.2.1".parse().unwrap()],
         https_port: 6443,
         service_cidr: "10.43.0.0/16".into(),
         service_ip: "10.43.0.1".parse().unwrap(),

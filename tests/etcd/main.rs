@@ -3,8 +3,10 @@
 //! Needs `etcdctl` and `etcd` (Debian: etcd-client, etcd-server); without them each test says so and does nothing.
 
 mod cluster;
+mod kedge;
 mod serve;
 mod server;
+mod shared;
 mod snapshot;
 
 use server::{Real, Server};

@@ -22,8 +22,10 @@ pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kub
 /// What the cluster looks like.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where clients reach this server: the endpoint of Service `default/kubernetes`.
+    /// Where clients reach this server.
     pub advertise_address: IpAddr,
+    /// Where all servers are reached: the endpoints of Service `default/kubernetes`.
+    pub servers: Vec<IpAddr>,
     pub https_port: u16,
     /// `10.43.0.0/16`
     pub service_cidr: String,
@@ -56,6 +58,11 @@ pub async fn run(client: &kube::Client, config: &Config) -> Result<()> {
     network::reconcile(&writer, config).await?;
     join::reconcile(&writer, config).await?;
     writer.ensure_fields("/api/v1/namespaces/kube-system/configmaps", authentication(config), &["data"]).await
+}
+
+/// Have the API's Service lead to these servers.
+pub async fn publish(client: &kube::Client, config: &Config, servers: &[IpAddr]) -> Result<()> {
+    network::endpoints(&Writer::new(client.clone()), config, servers).await
 }
 
 /// The classes that only system pods may have.

@@ -13,6 +13,7 @@ const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 pub async fn reconcile(writer: &Writer, config: &Config) -> Result<()> {
     service_cidr(writer, config).await?;
     kubernetes(writer, config).await?;
+    endpoints(writer, config, &config.servers).await?;
     dns(writer, config).await
 }
 
@@ -49,16 +50,23 @@ async fn kubernetes(writer: &Writer, config: &Config) -> Result<()> {
         "spec": {"type": "ClusterIP", "clusterIP": config.service_ip, "sessionAffinity": "None",
                  "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.https_port}]},
     });
-    ensure_service(writer, "default", service).await?;
+    ensure_service(writer, "default", service).await
+}
+
+/// Where the API's Service leads: to these servers.
+pub async fn endpoints(writer: &Writer, config: &Config, servers: &[IpAddr]) -> Result<()> {
+    // One EndpointSlice, and all addresses in it are of one family: that of this server's.
+    let of_family = servers.iter().filter(|server| server.is_ipv4() == config.advertise_address.is_ipv4());
+    let servers: Vec<IpAddr> = of_family.copied().collect();
     let port = json!([{"name": "https", "protocol": "TCP", "port": config.https_port}]);
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "namespace": "default",
                      "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": config.advertise_address}], "ports": port}],
+        "subsets": [{"addresses": servers.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(), "ports": port}],
     });
     writer.ensure_fields("/api/v1/namespaces/default/endpoints", endpoints, &["subsets"]).await?;
-    let slice = slice("default", "kubernetes", "kubernetes", config.advertise_address, port);
+    let slice = slice("default", "kubernetes", "kubernetes", &servers, port);
     ensure_slice(writer, "default", slice).await
 }
 
@@ -74,7 +82,7 @@ async fn dns(writer: &Writer, config: &Config) -> Result<()> {
         "spec": {"type": "ClusterIP", "clusterIP": config.cluster_dns, "sessionAffinity": "None", "ports": ports},
     });
     ensure_service(writer, "kube-system", service).await?;
-    let slice = slice("kube-system", "kube-dns", "kube-dns", config.cluster_dns, ports);
+    let slice = slice("kube-system", "kube-dns", "kube-dns", &[config.cluster_dns], ports);
     ensure_slice(writer, "kube-system", slice).await
 }
 
@@ -115,13 +123,14 @@ async fn ensure_slice(writer: &Writer, namespace: &str, slice: Value) -> Result<
     writer.ensure_fields(&collection, slice, &["endpoints", "ports"]).await
 }
 
-fn slice(namespace: &str, name: &str, service: &str, address: IpAddr, ports: Value) -> Value {
-    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+fn slice(namespace: &str, name: &str, service: &str, addresses: &[IpAddr], ports: Value) -> Value {
+    let family = if addresses.iter().all(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" };
+    let endpoint = |address: &IpAddr| json!({"addresses": [address], "conditions": {"ready": true}});
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
         "addressType": family,
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
         "ports": ports,
     })
 }

@@ -23,6 +23,7 @@ struct Cluster {
 fn config(address: &str) -> Config {
     Config {
         advertise_address: address.parse().unwrap(),
+        servers: vec![address.parse().unwrap()],
         https_port: 6443,
         service_cidr: "10.43.0.0/16".into(),
         service_ip: "10.43.0.1".parse().unwrap(),

@@ -1,13 +1,14 @@
 //! The backend for several servers: an etcd cluster, by its API.
 //!
 //! `cluster.rs`: calls and failing members. `form.rs`: the store's terms in etcd's. `watch.rs`: watches that survive the
-//! loss of a member.
+//! loss of a member. `snapshot.rs`: all of it, for backups and for the way back into a store of our own.
 //!
 //! etcd has limits of its own, beneath ours: 128 operations and 1.5 MiB in a transaction unless it was started with
 //! more (`--max-txn-ops`, `--max-request-bytes`).
 
 mod cluster;
 mod form;
+mod snapshot;
 mod watch;
 
 use super::proto::{self, Empty, HeaderOnly};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use cluster::{Again, Cluster};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
+use snapshot::EtcdSnapshot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
@@ -261,8 +263,7 @@ impl Store for Etcd {
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
-        let message = "an etcd cluster is saved with its own tools: etcdctl snapshot save".to_owned();
-        Err(Error::Failed { step: "taking a snapshot", message })
+        Ok(Box::new(EtcdSnapshot::take(Etcd { shared: self.shared.clone() }).await?))
     }
 
     async fn defragment(&self) -> Result<(), Error> {
