@@ -79,6 +79,8 @@ pub struct Index {
     /// In order of `until`, but for a deletion's own entry, which may stand one before its neighbours.
     superseded: VecDeque<Superseded>,
     superseded_bytes: u64,
+    /// Bytes in sled of all versions.
+    stored_bytes: u64,
     /// Keys that are attached to a lease now.
     attached: BTreeSet<(LeaseId, Key)>,
 }
@@ -131,6 +133,7 @@ impl Index {
 
     /// Enter the next version of a key. Versions come in the order of their places.
     pub fn push(&mut self, key: &[u8], version: Version) -> Key {
+        self.stored_bytes += u64::from(version.stored);
         let key = match self.keys.get_key_value(key) {
             Some((key, _)) => key.clone(),
             None => Key::from(key),
@@ -178,6 +181,7 @@ impl Index {
         let key = key.clone();
         let Some(versions) = self.keys.get_mut(&key) else { return };
         let undone = versions.latest;
+        self.stored_bytes -= u64::from(undone.stored);
         let before = versions.pop(VecDeque::pop_back);
         match before {
             Some(old) => versions.latest = old,
@@ -203,13 +207,20 @@ impl Index {
     /// Forget up to `limit` versions that no revision from `horizon` on needs, oldest first; they are to be removed from
     /// disk in the same order.
     pub fn purge(&mut self, horizon: u64, limit: usize) -> Vec<Superseded> {
-        let mut gone = Vec::new();
-        while gone.len() < limit && self.superseded.front().is_some_and(|entry| entry.until <= horizon) {
+        let (mut gone, mut ahead) = (Vec::new(), Vec::new());
+        // Deletions of the horizon's own revision stay, and stand among what they have superseded.
+        while gone.len() < limit && self.superseded.front().is_some_and(|entry| entry.until <= horizon + 1) {
             let Some(entry) = self.superseded.pop_front() else { break };
+            if entry.until > horizon {
+                ahead.push(entry);
+                continue;
+            }
             self.superseded_bytes -= u64::from(entry.stored);
+            self.stored_bytes -= u64::from(entry.stored);
             self.forget(&entry);
             gone.push(entry);
         }
+        ahead.into_iter().rev().for_each(|entry| self.superseded.push_front(entry));
         gone
     }
 
@@ -234,6 +245,11 @@ impl Index {
         self.keys.values().step_by(step).map(|versions| versions.latest.place()).collect()
     }
 
+    /// Bytes in sled of all versions, current or not.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
     /// How many keys there are, deleted ones that are not forgotten yet among them.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -242,5 +258,33 @@ impl Index {
     /// The state of a key before a revision, if it is still known.
     pub fn before(&self, key: &[u8], revision: u64) -> Option<Version> {
         self.get(key, revision.checked_sub(1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_revision_deleted_goes_together() {
+        let mut index = Index::default();
+        let version =
+            |revision, sub, version| Version { revision, sub, stored: 10, create: 2, version, lease: LeaseId::NONE };
+        let keys = [&b"a"[..], b"b", b"c"];
+        for (sub, key) in keys.iter().enumerate() {
+            index.push(key, version(2, sub as u32, 1));
+        }
+        for (sub, key) in keys.iter().enumerate() {
+            index.push(key, version(3, sub as u32, 0));
+        }
+        assert_eq!((index.stored_bytes(), index.superseded_bytes()), (60, 60));
+        let revisions = |gone: Vec<Superseded>| gone.iter().map(|entry| entry.place.revision).collect::<Vec<_>>();
+        assert_eq!(revisions(index.purge(3, 2)), [2, 2]);
+        assert_eq!(revisions(index.purge(3, 100)), [2]);
+        // Who watches from revision 3 on still has to hear of the deletions.
+        assert_eq!((index.len(), index.stored_bytes(), index.superseded_bytes()), (3, 30, 30));
+        index.push(b"c", version(4, 0, 1));
+        assert_eq!(revisions(index.purge(4, 100)), [3, 3, 3]);
+        assert_eq!((index.len(), index.stored_bytes(), index.superseded_bytes()), (1, 10, 0));
     }
 }

@@ -144,7 +144,7 @@ impl Store for Sled {
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         check(&txn)?;
         if puts(&txn) {
-            self.shared.quota.admit(Instant::now(), || self.shared.disk_bytes())?;
+            self.shared.quota.admit(Instant::now(), || self.shared.used_bytes())?;
         }
         self.command(|answer| Command::Txn(txn, answer)).await
     }
@@ -207,7 +207,7 @@ impl Store for Sled {
     }
 
     async fn lease_grant(&self, id: LeaseId, seconds: u32) -> Result<(), Error> {
-        self.shared.quota.admit(Instant::now(), || self.shared.disk_bytes())?;
+        self.shared.quota.admit(Instant::now(), || self.shared.used_bytes())?;
         self.lease_change(LeaseChange::Grant { id, seconds: seconds.max(1) }).await.map(|_| ())
     }
 

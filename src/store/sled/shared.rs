@@ -37,6 +37,9 @@ const TRIM_FETCHES: usize = 1000;
 /// Records that one step of reading history looks at, at least (it ends between revisions).
 const HISTORY_RECORDS: usize = 1024;
 
+/// What the file takes at most for each byte that is kept in it; above that it has room to be used again.
+const ROOM_FACTOR: u64 = 3;
+
 pub struct Shared {
     options: Options,
     /// `None` once closed.
@@ -227,6 +230,11 @@ impl Shared {
 
     pub fn disk_bytes(&self) -> u64 {
         self.directory.lock().as_ref().map_or(0, Directory::bytes)
+    }
+
+    /// Bytes on disk that are in use. sled's file never shrinks, but has the room of what was removed used again.
+    pub fn used_bytes(&self) -> u64 {
+        self.disk_bytes().min(self.index.read().stored_bytes() * ROOM_FACTOR)
     }
 
     pub fn written_bytes(&self) -> u64 {
