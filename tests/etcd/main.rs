@@ -8,6 +8,8 @@ mod serve;
 mod server;
 mod shared;
 mod snapshot;
+mod streams;
+mod tls;
 
 use server::{Real, Server};
 
