@@ -18,13 +18,16 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// A handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long, and how much, a client that was refused is listened to.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
+const REFUSED_BYTES: u64 = 64 << 10;
 /// Request headers must arrive within this time (slow senders hold a connection otherwise).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at once; when full, new ones wait in the kernel's queue.
@@ -118,9 +121,23 @@ async fn secure_connection(
     group: Group,
 ) -> anyhow::Result<()> {
     socket::tune(&stream).context("setting socket options")?;
-    let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.context("TLS handshake")??;
+    let handshake = acceptor.accept(stream).into_fallible();
+    let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.context("TLS handshake")? {
+        Ok(tls) => tls,
+        Err((error, stream)) => {
+            let _ = tokio::time::timeout(REFUSED_TIMEOUT, let_read(stream)).await;
+            return Err(error.into());
+        }
+    };
     let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| PeerCertificate::from_der(chain.first()?));
     connection(tls, peer, certificate, handler, group).await
+}
+
+/// Let a refused client read the alert that says why: closing while there is something unread from it would reset the
+/// connection, and take the alert back.
+async fn let_read(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(REFUSED_BYTES), &mut tokio::io::sink()).await.map(drop)
 }
 
 async fn plain_connection(stream: TcpStream, peer: SocketAddr, handler: Handler, group: Group) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use kedge::store::face::Face;
 use kedge::store::memory::Memory;
-use kedge::store::{KeyRange, Op, RangeRequest, Store, Txn};
+use kedge::store::{KeyRange, Op, RangeRequest, Txn};
 use kedge::task::Group;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
