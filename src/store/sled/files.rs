@@ -59,7 +59,37 @@ impl Directory {
         })?;
         let write = lock.set_len(0).and_then(|()| write!(&mut *lock, "{}", std::process::id()));
         write.map_err(|e| failed("locking the store's directory", &lock_path, &e))?;
-        Ok(Directory { path: path.to_owned(), _lock: lock })
+        let directory = Directory { path: path.to_owned(), _lock: lock };
+        directory.end_swap().map_err(|e| failed("opening the store's directory", path, &e))?;
+        Ok(directory)
+    }
+
+    /// Put what was made in the place of sled's files, which are removed. Nobody has either open.
+    pub fn swap(&self, made: &Files) -> Result<(), Error> {
+        let work = || -> io::Result<()> {
+            fs::rename(self.sled().path, self.before())?;
+            fs::rename(&made.path, self.sled().path)?;
+            durable::sync_dir(&self.path)
+        };
+        // After an error the old files may be away; what is whole of the two is put there.
+        let swapped = work();
+        let ended = self.end_swap();
+        swapped.and(ended).map_err(|e| failed("giving space back", &self.path, &e))
+    }
+
+    /// After a crash in the middle of [`Directory::swap`]: nothing is there, and the old files are taken again, or both
+    /// are, and the old ones go.
+    fn end_swap(&self) -> io::Result<()> {
+        let (sled, before) = (self.sled().path, self.before());
+        match (sled.exists(), before.exists()) {
+            (_, false) => Ok(()),
+            (true, true) => fs::remove_dir_all(before),
+            (false, true) => fs::rename(before, sled).and_then(|()| durable::sync_dir(&self.path)),
+        }
+    }
+
+    fn before(&self) -> PathBuf {
+        self.path.join("before")
     }
 
     /// Where sled keeps its files.
@@ -262,6 +292,14 @@ impl Database {
             }
         }
         Err(Error::NoSpace(format!("{}: {bytes} bytes are needed", self.path.display())))
+    }
+
+    /// Give back what was claimed and not used. Nothing may be written meanwhile.
+    pub fn release(&self) -> Result<(), Error> {
+        self.reserved.lock().end = 0;
+        // Setting the length that it has frees what is behind it.
+        let release = || self.file.set_len(self.file.metadata()?.len());
+        release().map_err(|e| failed("giving space back", &self.path, &e))
     }
 
     fn claim(&self, from: u64, bytes: u64) -> nix::Result<()> {

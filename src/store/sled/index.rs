@@ -1,7 +1,8 @@
 //! Which keys there are and were: everything but the values, in memory.
 //!
-//! One ordered map from key to its versions, about 180 bytes per key, and 50 to 130 per older version. It is multi-version itself: the writer enters
-//! versions before they are durable, readers look at the last committed revision, and a failed commit is undone.
+//! One ordered map from key to its versions, about 180 bytes per key, and 50 to 130 per older version. It is
+//! multi-version itself: the writer enters versions before they are durable, readers look at the last committed revision,
+//! and a failed commit is undone.
 
 use super::record::Place;
 use crate::store::{KeyRange, LeaseId};

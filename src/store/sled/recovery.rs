@@ -116,30 +116,54 @@ fn lost_the_end(directory: &Directory, options: &Options, loaded: &Loaded, noted
 
 /// Make a new store out of what another one holds.
 fn copy(from: &Open, files: &Files, options: &Options, continues_at: u64) -> Result<(), Error> {
+    // Metadata is made anew.
+    let to = copy_entries(from, files, options, |key| !key.starts_with(b"m"))?;
+    finish(&to, continues_at)
+}
+
+/// Make the same store in new files.
+pub fn rewrite(from: &Open, files: &Files, options: &Options) -> Result<(), Error> {
+    let to = copy_entries(from, files, options, |key| key != FORMAT_KEY && key != census::CENSUS_KEY)?;
+    let counted = from.census.get();
+    finish(&to, counted.compacted)?;
+    match to.census.get() == counted {
+        true => Ok(()),
+        false => Err(Error::Damaged("writes in the middle are missing".to_owned())),
+    }
+}
+
+/// Those entries of a store whose keys are wanted, in new files; nothing that is taken for a store yet.
+fn copy_entries(from: &Open, files: &Files, options: &Options, wanted: impl Fn(&[u8]) -> bool) -> Result<Open, Error> {
     let io = |e| sled_error("copying the store", e);
     let to = open_sled(files, options)?;
-    let mut bytes = 0;
-    // Metadata is made anew.
-    for entry in from.sled.iter().filter(|entry| !entry.as_ref().is_ok_and(|(key, _)| key.starts_with(b"m"))) {
+    let (mut bytes, mut pages) = (0, Pages::default());
+    for entry in from.sled.iter() {
         let (key, value) = entry.map_err(io)?;
+        if !wanted(&key) {
+            continue;
+        }
         if bytes == 0 {
             to.file.reserve(FILL_ROOM_BYTES, Purpose::Fill)?;
         }
         bytes += key.len() + value.len();
-        to.sled.insert(key, value).map_err(io)?;
+        to.sled.insert(&key, value).map_err(io)?;
+        if let Some(place) = Place::parse(&key) {
+            pages.visited_key(&from.sled, place.revision, &key)?;
+        }
         if bytes >= FILL_BYTES {
             flush(&to)?;
             bytes = 0;
         }
     }
-    finish(&to, continues_at)
+    Ok(to)
 }
 
 /// From now on it is a store.
 fn finish(open: &Open, continues_at: u64) -> Result<(), Error> {
     flush(open)?;
     set_up(open, continues_at)?;
-    flush(open).map(drop)
+    flush(open)?;
+    open.file.release()
 }
 
 /// Note the format, and what there is.
@@ -470,8 +494,10 @@ fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
 mod tests {
     use super::super::Sled;
     use super::*;
-    use crate::store::{KeyRange, LeaseId, Op, RangeRequest, Store, Txn};
+    use crate::store::{KeyRange, LeaseId, Op, Put, RangeRequest, Store, Txn};
     use bytes::Bytes;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
     use std::sync::Arc;
 
     fn raw(path: &Path) -> ::sled::Db {
@@ -522,6 +548,52 @@ mod tests {
                 store.close().await.expect("closes");
             }
             assert_eq!(raw(scratch.path()).get(FORMAT_KEY).expect("reads").as_deref(), Some(FORMAT));
+        }
+    }
+
+    #[tokio::test]
+    async fn space_is_given_back_and_a_crash_meanwhile_is_got_over() {
+        let scratch = tempfile::tempdir().expect("scratch");
+        let open = || Sled::open(scratch.path(), Options { volatile: vec!["/v/".into()], ..Options::default() });
+        let store = open().expect("opens");
+        let mut noise = StdRng::seed_from_u64(1);
+        let put = async |store: &Arc<dyn Store>, key: String, value: Vec<u8>| {
+            let put = Put { key: key.into(), value: Some(value.into()), lease: Some(LeaseId::NONE) };
+            store.txn(Txn { success: vec![Op::Put(put)], ..Txn::default() }).await.expect("writes").revision
+        };
+        for n in 0..300 {
+            let value = (0..120_000).map(|_| noise.random()).collect();
+            put(&store, format!("/{n:03}"), value).await;
+        }
+        put(&store, "/v/heartbeat".into(), b"1".to_vec()).await;
+        store.lease_grant(LeaseId(7), 600).await.expect("grants");
+        let gone = Op::Delete(KeyRange { start: "/005".into(), end: "/3".into() });
+        store.txn(Txn { success: vec![gone], ..Txn::default() }).await.expect("deletes");
+        let revision = put(&store, "/a".into(), b"old".to_vec()).await;
+        store.compact(revision).await.expect("compacts");
+        let newest = put(&store, "/a".into(), b"new".to_vec()).await;
+        let everything = || RangeRequest::of(KeyRange::prefix("/"));
+        let (before, kept) = (store.disk_bytes(), store.range(everything()).await.expect("reads"));
+        store.defragment().await.expect("gives space back");
+        let after = store.disk_bytes();
+        assert!(after < before / 2, "{before} bytes, then {after}");
+        assert_eq!(store.range(everything()).await.expect("reads").kvs, kept.kvs);
+        let old = RangeRequest { revision: Some(revision), ..RangeRequest::of(KeyRange::key("/a")) };
+        assert_eq!(store.range(old).await.expect("reads the past").kvs[0].value, "old");
+        assert_eq!(put(&store, "/b".into(), b"2".to_vec()).await.0, newest.0 + 1);
+        store.close().await.expect("closes");
+        drop(store);
+
+        // The old files are away, the new ones not there yet; and: both are there.
+        let (sled, aside) = (scratch.path().join("sled"), scratch.path().join("before"));
+        std::fs::rename(&sled, &aside).expect("renames");
+        for _ in 0..2 {
+            let store = open().expect("opens");
+            assert_eq!(store.range(everything()).await.expect("reads").kvs.len(), kept.kvs.len() + 1);
+            assert_eq!((store.revision().0, store.leases().await.expect("reads").len()), (newest.0 + 1, 1));
+            assert!(store.condition().losses.is_empty() && !aside.exists());
+            store.close().await.expect("closes");
+            std::fs::create_dir(&aside).expect("creates");
         }
     }
 

@@ -40,6 +40,9 @@ const HISTORY_RECORDS: usize = 1024;
 /// What the file takes at most for each byte that is kept in it; above that it has room to be used again.
 const ROOM_FACTOR: u64 = 3;
 
+/// What the file may take beyond that: room is claimed ahead of writes.
+const SPARE_BYTES: u64 = 24 << 20;
+
 pub struct Shared {
     options: Options,
     /// `None` once closed.
@@ -138,6 +141,31 @@ impl Shared {
         Ok(())
     }
 
+    /// Put new files in the place of sled's, if those are much longer than what is in them needs. Only the writer may call
+    /// it; reads go on but for the last moment. Needs room on disk for what is kept.
+    pub fn give_space_back(&self) -> Result<(), Error> {
+        let kept = self.index.read().stored_bytes();
+        if self.disk_bytes() <= kept * ROOM_FACTOR + SPARE_BYTES {
+            return Ok(());
+        }
+        let (files, made) = self.with_directory(|directory| Ok((directory.sled(), directory.restoring()?)))?;
+        if let Err(error) = self.with_open(|open| recovery::rewrite(open, &made, &self.options)) {
+            self.with_directory(|directory| directory.restoring().map(drop))?;
+            return Err(error);
+        }
+        let mut open = self.open.write();
+        *open = None;
+        let swapped = self.with_directory(|directory| directory.swap(&made));
+        // Whichever files are there now.
+        let in_memory = self.volatile.read().places();
+        *open = Some(recovery::resume(&files, &self.options, self.committed().0, &in_memory)?);
+        swapped
+    }
+
+    fn with_directory<T>(&self, work: impl FnOnce(&Directory) -> Result<T, Error>) -> Result<T, Error> {
+        work(self.directory.lock().as_ref().ok_or(Error::Closed)?)
+    }
+
     pub fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::SeqCst);
         self.hub.close();
@@ -232,7 +260,7 @@ impl Shared {
         self.directory.lock().as_ref().map_or(0, Directory::bytes)
     }
 
-    /// Bytes on disk that are in use. sled's file never shrinks, but has the room of what was removed used again.
+    /// Bytes on disk that are in use. sled's file does not shrink by itself, but has the room of what was removed used again.
     pub fn used_bytes(&self) -> u64 {
         self.disk_bytes().min(self.index.read().stored_bytes() * ROOM_FACTOR)
     }

@@ -99,7 +99,7 @@ impl Writer {
                 Command::Txn(txn, answer) => met = self.run_batch(txn, answer),
                 Command::Compact(revision, answer) => reply(answer, self.compact(revision)),
                 Command::Lease(change, answer) => reply(answer, self.change_lease(change)),
-                Command::Defragment(answer) => reply(answer, self.purge_all()),
+                Command::Defragment(answer) => reply(answer, self.defragment()),
                 Command::WriteBack => self.write_back(),
                 Command::Close(answer) => return self.close(Some(answer)),
             }
@@ -400,6 +400,19 @@ impl Writer {
         let mut changes = Changes::default();
         entries.into_iter().for_each(|(id, entry)| changes.note_lease(id, entry));
         self.apply(changes, bytes)
+    }
+
+    /// Remove what compaction has left for later, and give back the space that nothing is in.
+    fn defragment(&mut self) -> Result<(), Error> {
+        self.purge_all()?;
+        self.mend()?;
+        let given = self.shared.give_space_back();
+        if let Err(error) = &given
+            && self.shared.open.read().is_none()
+        {
+            self.broken = Some(error.clone());
+        }
+        given
     }
 
     /// Remove at once what compaction has left for later.
