@@ -79,12 +79,12 @@ fn load(files: &Files, options: &Options) -> Result<Loaded, Error> {
 fn load_checked(files: &Files, options: &Options) -> Result<Loaded, Error> {
     let open = open_sled(files, options)?;
     let format = read_format(&open, files.path())?;
-    let (index, last) = read_index(&open, files.path())?;
-    let compacted = take_census(&open, format, files.path())?;
+    let (index, last, records) = read_index(&open, files.path())?;
+    let (leases, of_leases) = read_leases(&open)?;
+    let compacted = take_census(&open, format, records.wrapping_add(of_leases), files.path())?;
     let reached = last.max(compacted);
     let (committed, floor) = settle_reserved(&open, reached)?;
     remove_after(&open, committed)?;
-    let leases = read_leases(&open)?;
     flush(&open)?;
     Ok(Loaded { open, index, reached, committed, compacted, floor, leases })
 }
@@ -161,14 +161,14 @@ fn copy_entries(from: &Open, files: &Files, options: &Options, wanted: impl Fn(&
 /// From now on it is a store.
 fn finish(open: &Open, continues_at: u64) -> Result<(), Error> {
     flush(open)?;
-    set_up(open, continues_at)?;
+    set_up(open, Counted { sum: census::count(open)?, compacted: continues_at })?;
     flush(open)?;
     open.file.release()
 }
 
 /// Note the format, and what there is.
-fn set_up(open: &Open, compacted: u64) -> Result<(), Error> {
-    open.census.set(Counted { sum: census::count(open)?, compacted });
+fn set_up(open: &Open, counted: Counted) -> Result<(), Error> {
+    open.census.set(counted);
     let mut changes = Changes::default();
     changes.set(FORMAT_KEY, FORMAT);
     open.apply(changes)
@@ -306,16 +306,18 @@ fn read_format(open: &Open, path: &Path) -> Result<Format, Error> {
     }
 }
 
-/// Compare what is there with what has to be, or note it for the first time. Gives the compacted revision.
-fn take_census(open: &Open, format: Format, path: &Path) -> Result<u64, Error> {
+/// Compare what is there (`sum`: see [`Counted::sum`]) with what has to be, or note it for the first time. Gives the
+/// compacted revision.
+fn take_census(open: &Open, format: Format, sum: u64, path: &Path) -> Result<u64, Error> {
     match format {
         Format::Uncounted => {
             let compacted = open.sled.get(COMPACTED_KEY).map_err(|e| sled_error("reading the store's metadata", e))?;
             let compacted = compacted.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?)));
-            set_up(open, compacted.unwrap_or(Census::default().get().compacted))?;
+            let compacted = compacted.unwrap_or(Census::default().get().compacted);
+            set_up(open, Counted { sum, compacted })?;
         }
         Format::Counted => match Counted::read(open)? {
-            Some(counted) if counted.sum == census::count(open)? => open.census.set(counted),
+            Some(counted) if counted.sum == sum => open.census.set(counted),
             _ => return Err(Error::Damaged(format!("{}: writes in the middle are missing", path.display()))),
         },
     }
@@ -367,10 +369,12 @@ const FLOOR_KEY: &[u8] = b"mfloor";
 const CLEAN: u8 = 1;
 const IN_USE: u8 = 0;
 
-fn read_leases(open: &Open) -> Result<Book, Error> {
-    let (book, now) = (Book::default(), Instant::now());
+/// Read the leases, and what their keys weigh together.
+fn read_leases(open: &Open) -> Result<(Book, u64), Error> {
+    let (book, now, mut sum) = (Book::default(), Instant::now(), 0_u64);
     for entry in open.sled.scan_prefix(b"l") {
         let (key, value) = entry.map_err(|e| sled_error("reading leases", e))?;
+        sum = sum.wrapping_add(census::weigh(&key));
         match decode_lease(&key, &value) {
             Some((id, granted, remaining)) => book.enter(id, granted, remaining, now),
             None => {
@@ -378,11 +382,12 @@ fn read_leases(open: &Open) -> Result<Book, Error> {
             }
         }
     }
-    Ok(book)
+    Ok((book, sum))
 }
 
-/// Read the index and the last complete revision (1 if there is none).
-fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
+/// Read the index, the last complete revision (1 if there is none), and what the keys of all records weigh together.
+fn read_index(open: &Open, path: &Path) -> Result<(Index, u64, u64), Error> {
+    let mut sum = 0_u64;
     let mut index = Index::default();
     let mut last = 1;
     // The writes of one revision; entered when the next begins, as the newest may be incomplete.
@@ -399,6 +404,7 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
     let mut pages = Pages::default();
     for entry in open.sled.scan_prefix(b"r") {
         let (key, bytes) = entry.map_err(|e| sled_error("reading the index", e))?;
+        sum = sum.wrapping_add(census::weigh(&key));
         let place = record_place(&key);
         let (Some(place), Some(record)) = (place, decode(&bytes)) else {
             return Err(Error::Damaged(format!("{}: entry {} is damaged", path.display(), key.escape_ascii())));
@@ -420,7 +426,7 @@ fn read_index(open: &Open, path: &Path) -> Result<(Index, u64), Error> {
     }
     in_pieces.retain(|_, (place, _)| place.revision <= last);
     check_pieces(open, path, in_pieces.into_values().collect())?;
-    Ok((index, last))
+    Ok((index, last, sum))
 }
 
 /// Whether the pieces of these values are there and can be read.
@@ -458,7 +464,7 @@ fn version(place: Place, record: &Record<'_>, len: usize) -> Version {
 /// still has (it is written back later).
 pub fn resume(files: &Files, options: &Options, committed: u64, in_memory: &[Place]) -> Result<Open, Error> {
     let open = open_sled(files, options)?;
-    take_census(&open, Format::Counted, files.path())?;
+    take_census(&open, Format::Counted, census::count(&open)?, files.path())?;
     remove_after(&open, committed)?;
     let mut changes = Changes::default();
     for place in in_memory {
@@ -491,136 +497,4 @@ fn remove_after(open: &Open, revision: u64) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Sled;
-    use super::*;
-    use crate::store::{KeyRange, LeaseId, Op, Put, RangeRequest, Store, Txn};
-    use bytes::Bytes;
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
-    use std::sync::Arc;
-
-    fn raw(path: &Path) -> ::sled::Db {
-        let directory = Directory::open(path).expect("is free");
-        open_sled(&directory.sled(), &Options::default()).expect("opens").sled
-    }
-
-    /// As older versions wrote: one entry after the other, metadata without a census.
-    fn write_old(path: &Path, format: &[u8]) {
-        let sled = raw(path);
-        let put = |place: Place, value: &[u8], last: bool| {
-            let write =
-                Write { key: b"/a", value: Some(value), create: 2, version: place.revision, lease: LeaseId::NONE };
-            let mut encoded = Encoder::new().encode(&write);
-            if last {
-                encoded.mark_last();
-            }
-            for (number, piece) in encoded.pieces.iter().enumerate() {
-                sled.insert(place.piece_key(number as u16), &piece[..]).expect("inserts");
-            }
-            sled.insert(place.key(), &encoded.record[..]).expect("inserts");
-        };
-        put(Place { revision: 2, sub: 0 }, b"old", true);
-        put(Place { revision: 3, sub: 0 }, b"new", true);
-        // Never acknowledged: the end of its transaction is missing.
-        put(Place { revision: 4, sub: 0 }, b"torn", false);
-        sled.insert(COMPACTED_KEY, &2_u64.to_be_bytes()).expect("inserts");
-        sled.insert(FORMAT_KEY, format).expect("inserts");
-        sled.flush().expect("flushes");
-    }
-
-    async fn read(store: &Arc<dyn Store>) -> Bytes {
-        let read = store.range(RangeRequest::of(KeyRange::key("/a"))).await.expect("reads");
-        read.kvs.first().map(|kv| kv.value.clone()).unwrap_or_default()
-    }
-
-    #[tokio::test]
-    async fn older_formats_are_counted_when_they_are_opened() {
-        for format in [FORMAT_1, FORMAT_2] {
-            let scratch = tempfile::tempdir().expect("scratch");
-            write_old(scratch.path(), format);
-            for round in 0..2_u64 {
-                let store = Sled::open(scratch.path(), Options::default()).expect("opens");
-                assert_eq!((store.revision(), store.compacted()), (Revision(3 + round), Revision(2)));
-                assert_eq!(read(&store).await, if round == 0 { "new" } else { "newer" });
-                let put = Op::put("/a", "newer");
-                store.txn(Txn { success: vec![put], ..Txn::default() }).await.expect("writes");
-                store.close().await.expect("closes");
-            }
-            assert_eq!(raw(scratch.path()).get(FORMAT_KEY).expect("reads").as_deref(), Some(FORMAT));
-        }
-    }
-
-    #[tokio::test]
-    async fn space_is_given_back_and_a_crash_meanwhile_is_got_over() {
-        let scratch = tempfile::tempdir().expect("scratch");
-        let open = || Sled::open(scratch.path(), Options { volatile: vec!["/v/".into()], ..Options::default() });
-        let store = open().expect("opens");
-        let mut noise = StdRng::seed_from_u64(1);
-        let put = async |store: &Arc<dyn Store>, key: String, value: Vec<u8>| {
-            let put = Put { key: key.into(), value: Some(value.into()), lease: Some(LeaseId::NONE) };
-            store.txn(Txn { success: vec![Op::Put(put)], ..Txn::default() }).await.expect("writes").revision
-        };
-        for n in 0..300 {
-            let value = (0..120_000).map(|_| noise.random()).collect();
-            put(&store, format!("/{n:03}"), value).await;
-        }
-        put(&store, "/v/heartbeat".into(), b"1".to_vec()).await;
-        store.lease_grant(LeaseId(7), 600).await.expect("grants");
-        let gone = Op::Delete(KeyRange { start: "/005".into(), end: "/3".into() });
-        store.txn(Txn { success: vec![gone], ..Txn::default() }).await.expect("deletes");
-        let revision = put(&store, "/a".into(), b"old".to_vec()).await;
-        store.compact(revision).await.expect("compacts");
-        let newest = put(&store, "/a".into(), b"new".to_vec()).await;
-        let everything = || RangeRequest::of(KeyRange::prefix("/"));
-        let (before, kept) = (store.disk_bytes(), store.range(everything()).await.expect("reads"));
-        store.defragment().await.expect("gives space back");
-        let after = store.disk_bytes();
-        assert!(after < before / 2, "{before} bytes, then {after}");
-        assert_eq!(store.range(everything()).await.expect("reads").kvs, kept.kvs);
-        let old = RangeRequest { revision: Some(revision), ..RangeRequest::of(KeyRange::key("/a")) };
-        assert_eq!(store.range(old).await.expect("reads the past").kvs[0].value, "old");
-        assert_eq!(put(&store, "/b".into(), b"2".to_vec()).await.0, newest.0 + 1);
-        store.close().await.expect("closes");
-        drop(store);
-
-        // The old files are away, the new ones not there yet; and: both are there.
-        let (sled, aside) = (scratch.path().join("sled"), scratch.path().join("before"));
-        std::fs::rename(&sled, &aside).expect("renames");
-        for _ in 0..2 {
-            let store = open().expect("opens");
-            assert_eq!(store.range(everything()).await.expect("reads").kvs.len(), kept.kvs.len() + 1);
-            assert_eq!((store.revision().0, store.leases().await.expect("reads").len()), (newest.0 + 1, 1));
-            assert!(store.condition().losses.is_empty() && !aside.exists());
-            store.close().await.expect("closes");
-            std::fs::create_dir(&aside).expect("creates");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_record_that_is_missing_or_back_is_noticed() {
-        type Harm = fn(&::sled::Db);
-        let harms: [Harm; 4] = [
-            |sled| drop(sled.remove(Place { revision: 3, sub: 0 }.key()).expect("removes").expect("was there")),
-            |sled| drop(sled.insert(Place { revision: 1, sub: 0 }.key(), &[0][..]).expect("inserts")),
-            |sled| drop(sled.insert(b"l12345678", &[0, 0, 0, 9]).expect("inserts")),
-            |sled| drop(sled.remove(census::CENSUS_KEY).expect("removes").expect("was there")),
-        ];
-        for harm in harms {
-            let scratch = tempfile::tempdir().expect("scratch");
-            let store = Sled::open(scratch.path(), Options::default()).expect("opens");
-            for value in ["1", "2", "3"] {
-                let put = Op::put("/a", value);
-                store.txn(Txn { success: vec![put], ..Txn::default() }).await.expect("writes");
-            }
-            store.close().await.expect("closes");
-            drop(store);
-            let sled = raw(scratch.path());
-            harm(&sled);
-            sled.flush().expect("flushes");
-            drop(sled);
-            let opened = Sled::open(scratch.path(), Options::default()).map(drop);
-            assert!(matches!(opened, Err(Error::Damaged(_))), "{opened:?}");
-        }
-    }
-}
+mod tests;
