@@ -4,21 +4,23 @@
 
 mod store_common;
 
-use kedge::store::sled::{Options, Sled};
+use kedge::store::local::engine::Kind;
+use kedge::store::local::{Local, Options};
 use kedge::store::{Error, KeyRange, Op, RangeRequest, Revision, Store, Txn};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use store_common::{Acknowledged, check, open, value, write};
+use store_common::{Acknowledged, ENGINE, check, engine, open, value, write};
 
 const CHILD: &str = "KEDGE_STORE_CHILD";
 const WRITERS: u64 = 8;
 
-fn child(test: &str, directory: &Path) -> Command {
+fn child(test: &str, engine: Kind, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, directory);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(CHILD, directory).env(ENGINE, engine.name());
     command
 }
 
@@ -28,6 +30,15 @@ fn child_directory() -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_processes_lose_nothing_acknowledged() {
+    killed("killed_processes_lose_nothing_acknowledged", Kind::Log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_do_they_with_sled() {
+    killed("nor_do_they_with_sled", Kind::Sled).await;
+}
+
+async fn killed(test: &str, engine: Kind) {
     if let Some(directory) = child_directory() {
         let round = directory.join("round");
         let round: u64 = std::fs::read_to_string(round).expect("round").parse().expect("number");
@@ -41,10 +52,7 @@ async fn killed_processes_lose_nothing_acknowledged() {
     let mut acknowledged = Acknowledged::new();
     for round in 1..=8u64 {
         std::fs::write(scratch.path().join("round"), round.to_string()).expect("writes");
-        let mut process = child("killed_processes_lose_nothing_acknowledged", scratch.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        let mut process = child(test, engine, scratch.path()).stdout(Stdio::piped()).spawn().expect("starts");
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         let wanted = 150 * round as usize;
         let mut seen = 0;
@@ -70,6 +78,15 @@ async fn killed_processes_lose_nothing_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_writes_only() {
+    on_a_small_disk("a_full_disk_stops_writes_only", Kind::Log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_sled_s_writes_only() {
+    on_a_small_disk("a_full_disk_stops_sled_s_writes_only", Kind::Sled).await;
+}
+
+async fn on_a_small_disk(test: &str, engine: Kind) {
     if let Some(directory) = child_directory() {
         return fill_the_disk(&directory).await;
     }
@@ -78,10 +95,10 @@ async fn a_full_disk_stops_writes_only() {
     std::fs::create_dir(&mount).expect("creates");
     // A file system of 32 MiB of its own, in a mount namespace that ends with the child.
     let script = format!("mount -t tmpfs -o size=32m none {0} && exec \"$@\"", mount.display());
-    let inner = child("a_full_disk_stops_writes_only", &mount);
+    let inner = child(test, engine, &mount);
     let mut outer = Command::new("unshare");
     outer.args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"]);
-    outer.arg(inner.get_program()).args(inner.get_args()).env(CHILD, &mount);
+    outer.arg(inner.get_program()).args(inner.get_args()).env(CHILD, &mount).env(ENGINE, engine.name());
     let status = match outer.status() {
         Ok(status) => status,
         Err(error) => return eprintln!("not tested, unshare cannot be run: {error}"),
@@ -109,7 +126,7 @@ async fn fill_the_disk(directory: &Path) {
         match put(&store, format!("/{step:05}"), step).await {
             Ok(_) => acknowledged.push(step),
             Err(Error::NoSpace(message)) => {
-                assert!(message.contains("sled"), "{message}");
+                assert!(message.contains(engine().name()), "{message}");
                 refusals += 1;
                 if refusals == 20 {
                     break;
@@ -136,12 +153,13 @@ async fn fill_the_disk(directory: &Path) {
     let store = open(directory);
     assert_eq!(all(store.clone()).await, acknowledged);
     // What empties the store works, also while others put.
+    let more = (0..130).map(|n| Op::put(format!("/more/{n}"), value(4))).collect();
+    let more = Txn { success: more, ..Txn::default() };
     for gone in acknowledged.drain(..acknowledged.len() / 2) {
         let op = Op::Delete(KeyRange::key(format!("/{gone:05}")));
         let delete = store.txn(Txn { success: vec![op], ..Txn::default() });
         // More than is ever left.
-        let more = (0..20).map(|n| Op::put(format!("/more/{n}"), value(4))).collect();
-        let (refused, deleted) = tokio::join!(store.txn(Txn { success: more, ..Txn::default() }), delete);
+        let (refused, deleted) = tokio::join!(store.txn(more.clone()), delete);
         assert!(matches!(refused, Err(Error::NoSpace(_))), "{refused:?}");
         deleted.unwrap_or_else(|error| panic!("delete {gone}: {error}"));
     }
@@ -167,9 +185,12 @@ async fn fill_the_disk(directory: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_io_error_is_got_over() {
     let Some(directory) = child_directory() else {
-        let scratch = tempfile::tempdir().expect("scratch");
-        let status = child("an_io_error_is_got_over", scratch.path()).status().expect("runs");
-        return assert!(status.success(), "{status}");
+        for engine in Kind::ALL {
+            let scratch = tempfile::tempdir().expect("scratch");
+            let status = child("an_io_error_is_got_over", engine, scratch.path()).status().expect("runs");
+            assert!(status.success(), "{engine:?}: {status}");
+        }
+        return;
     };
     // SAFETY: ignoring a signal touches no memory of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -182,8 +203,7 @@ async fn an_io_error_is_got_over() {
     };
     let mut acknowledged = Vec::new();
     for round in 0..3u64 {
-        let length = std::fs::metadata(directory.join("store/sled/db")).expect("is there").len();
-        limit(length + 100_000).expect("limits");
+        limit(written_up_to(&directory) + 100_000).expect("limits");
         let mut failures = Vec::new();
         for step in 0..400 {
             let step = round * 1000 + step;
@@ -195,8 +215,9 @@ async fn an_io_error_is_got_over() {
                 break;
             }
         }
-        // The database library broke, and was not opened again while that had no prospect.
-        assert!(failures.len() == 3 && failures[2].contains("trying to write"), "{failures:?}");
+        // sled broke, and was not opened again while that had no prospect.
+        let wanted = if engine() == Kind::Sled { "trying to write" } else { "writing to the store" };
+        assert!(failures.len() == 3 && failures[2].contains(wanted), "{failures:?}");
         // Not from memory.
         store.trim();
         store.trim();
@@ -215,17 +236,28 @@ async fn an_io_error_is_got_over() {
     }
 }
 
+/// Where in the store's newest file the next write goes.
+fn written_up_to(directory: &Path) -> u64 {
+    let store = directory.join("store");
+    if engine() == Kind::Sled {
+        return std::fs::metadata(store.join("sled/db")).expect("is there").len();
+    }
+    // Small values first: one segment is enough.
+    let segment = std::fs::read(store.join("log/000001.seg")).expect("reads");
+    segment.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
+}
+
 /// A second process is refused with a message that names the directory.
 #[tokio::test]
 async fn a_second_process_is_refused() {
     if let Some(directory) = child_directory() {
-        let error = Sled::open(directory.join("store"), Options::default()).err().expect("is refused");
+        let error = Local::open(directory.join("store"), Options::default()).err().expect("is refused");
         println!("refused: {error}");
         return std::io::stdout().flush().expect("flushes");
     }
     let scratch = tempfile::tempdir().expect("scratch");
     let store = open(scratch.path());
-    let output = child("a_second_process_is_refused", scratch.path()).output().expect("runs");
+    let output = child("a_second_process_is_refused", Kind::Log, scratch.path()).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let wanted =
         format!("{} is in use by another process (pid {})", scratch.path().join("store").display(), std::process::id());

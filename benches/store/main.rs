@@ -1,4 +1,5 @@
-//! Figures of the store: `cargo bench --bench store -- [speed|memory|flash] [--directory DIR] [--rounds N]`; without a
+//! Figures of the store: `cargo bench --bench store -- [speed|memory|flash] [--engine log|sled] [--directory DIR] [--rounds N]`;
+//! without a
 //! word all of them. The directory (default: the temporary one) decides which disk is measured.
 //!
 //! - `speed`: the same client, by gRPC, against a real etcd and against kedge's face of etcd, each a process of its own
@@ -19,11 +20,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 fn main() {
+    let options = options();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
     if let Some(path) = std::env::var_os(server::SERVE) {
         return runtime.block_on(server::serve(path.as_ref()));
     }
-    let options = options();
     println!("machine: {} CPUs, load {}", num_cpus(), load());
     std::fs::create_dir_all(&options.directory).expect("a directory to work in");
     runtime.block_on(async {
@@ -63,10 +64,15 @@ fn options() -> Options {
             "--rounds" => {
                 options.rounds = arguments.next().and_then(|n| n.parse::<usize>().ok()).expect("--rounds N").max(1);
             }
+            "--engine" => {
+                let engine = arguments.next().expect("--engine log|sled");
+                // SAFETY: no other thread has begun.
+                unsafe { std::env::set_var(server::ENGINE, engine) };
+            }
             // What cargo itself gives.
             "--bench" => {}
             "speed" | "memory" | "flash" => options.parts.push(argument),
-            other => panic!("{other}: expected speed, memory, flash, --directory or --rounds"),
+            other => panic!("{other}: expected speed, memory, flash, --engine, --directory or --rounds"),
         }
     }
     options.directory = options.directory.join(format!("kedge-bench-store-{}", std::process::id()));

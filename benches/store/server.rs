@@ -2,7 +2,8 @@
 
 use kedge::store::Store;
 use kedge::store::face::{Face, PROGRESS_INTERVAL};
-use kedge::store::sled::{Options, Sled};
+use kedge::store::local::engine;
+use kedge::store::local::{Local, Options};
 use kedge::task::{self, Group};
 use kedge::wire::listener::Listener;
 use std::net::TcpListener;
@@ -132,9 +133,19 @@ fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
+/// The engine of kedge's store: `--engine`.
+pub const ENGINE: &str = "KEDGE_STORE_ENGINE";
+
+/// Kedge's store in a directory.
+pub fn open(path: &Path) -> Arc<dyn Store> {
+    let engine =
+        std::env::var(ENGINE).map_or_else(|_| engine::Kind::default(), |name| name.parse().expect("an engine"));
+    Local::open(path, Options { engine: Some(engine), ..Options::default() }).expect("opens")
+}
+
 /// Be the server: until SIGTERM, or until the parent has gone.
 pub async fn serve(path: &Path) {
-    let store = Sled::open(path, Options::default()).expect("opens");
+    let store = open(path);
     let group = Group::root();
     let address = std::env::var(ADDRESS).expect("an address");
     let listener = Listener::bind(address.parse().expect("an address")).await.expect("binds");

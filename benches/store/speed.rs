@@ -1,10 +1,9 @@
 //! Rates and times, etcd beside kedge.
 
 use crate::client::{Client, Watches, connect};
-use crate::server::{Kind, Server, etcd_version, has_etcd};
+use crate::server::{Kind, Server, etcd_version, has_etcd, open};
 use crate::{Options, median, millis, object};
 use futures::future;
-use kedge::store::sled::{self, Sled};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -103,14 +102,13 @@ async fn run(target: Target, path: &Path) -> Vec<Figure> {
             figures.push(Figure { name: RESTART_KILLED, value: restart(kind, &path).await });
         }
         Target::InProcess => {
-            let open = || Sled::open(path, sled::Options::default()).expect("opens");
-            let store = open();
+            let store = open(path);
             common(&mut figures, &vec![Client::Direct(store.clone()); CLIENTS]).await;
             store.close().await.expect("closes");
             drop(store);
             for name in [RESTART, RESTART_KILLED] {
                 let before = Instant::now();
-                let store = open();
+                let store = open(path);
                 figures.push(Figure { name, value: millis(before.elapsed()) });
                 store.close().await.expect("closes");
             }

@@ -3,7 +3,7 @@
 use crate::durable;
 use crate::server::common_keys;
 use crate::store::Store;
-use crate::store::sled::Sled;
+use crate::store::local::Local;
 use crate::store::snapshots::{self, Summary};
 use anyhow::{Context, bail};
 use std::fs::{self, OpenOptions};
@@ -24,7 +24,7 @@ pub struct Imported {
 pub async fn import(etcd: &dyn Store, data_dir: &Path, token: Option<&str>, force: bool) -> anyhow::Result<Imported> {
     let db = data_dir.join("server/db");
     if db.exists() {
-        Sled::check_unused(&db).context("is the server stopped?")?;
+        Local::check_unused(&db).context("is the server stopped?")?;
         if !force {
             bail!("{} is there already: give --force to move it aside", db.display());
         }
@@ -45,7 +45,7 @@ async fn fill(etcd: &dyn Store, staging: &Path) -> anyhow::Result<Summary> {
     let out = BufWriter::new(options.open(&file)?);
     let (summary, out) = snapshots::write(etcd, out).await.context("reading etcd")?;
     out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-    Sled::restore(staging.join("db"), &mut snapshots::open(&file)?)?;
+    Local::restore(staging.join("db"), &mut snapshots::open(&file)?)?;
     Ok(summary)
 }
 

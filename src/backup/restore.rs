@@ -2,7 +2,7 @@
 
 use super::{STORE, SUMMARY, Summary, read};
 use crate::durable;
-use crate::store::sled::Sled;
+use crate::store::local::Local;
 use crate::store::snapshots;
 use anyhow::{Context, bail, ensure};
 use std::fs;
@@ -33,7 +33,7 @@ pub fn restore(
         bail!("{} is there already: give --force to move it aside", server.display());
     }
     if server.join("db").exists() {
-        Sled::check_unused(server.join("db")).context("is the server stopped?")?;
+        Local::check_unused(server.join("db")).context("is the server stopped?")?;
     }
     let staging = data_dir.join("restoring");
     let _ = fs::remove_dir_all(&staging);
@@ -60,7 +60,7 @@ fn stage(path: &Path, passphrase: Option<&str>, staging: &Path) -> anyhow::Resul
     let summary = summary.context("not a backup of kedge")?;
     let store = staging.join(STORE);
     let mut snapshot = snapshots::open(&store).context("the store's part of the backup")?;
-    Sled::restore(staging.join("server/db"), &mut snapshot)?;
+    Local::restore(staging.join("server/db"), &mut snapshot)?;
     fs::remove_file(store)?;
     Ok(summary)
 }

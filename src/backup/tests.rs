@@ -1,6 +1,6 @@
 use super::*;
+use crate::store::local::{Local, Options};
 use crate::store::memory::Memory;
-use crate::store::sled::{Options, Sled};
 use crate::store::{KeyRange, Op, RangeRequest, Txn};
 
 struct Host {
@@ -27,7 +27,7 @@ impl Host {
         host.write("data/server/tls/ca.key", "secret", 0o600);
         host.write("data/server/manifests/app.yaml", "kind: Pod", 0o644);
         host.write("data/server/node-token", "K10", 0o600);
-        host.write("data/server/db/sled/db", "not to be saved", 0o600);
+        host.write("data/server/db/log/000001.seg", "not to be saved", 0o600);
         host.write("data/agent/x", "not to be saved", 0o600);
         host.write("data/node-name", "edge-1\n", 0o644);
         host.write("etc/config.yaml", "tls-san: [a]", 0o600);
@@ -73,7 +73,7 @@ async fn a_backup_comes_back_on_another_host() {
         assert_eq!([read("etc/config.yaml"), read("etc/config.yaml.d/10.yaml")], ["tls-san: [a]", "x: y"]);
         assert!(!data.join("agent").exists() && !data.join("restoring").exists());
 
-        let store = Sled::open(data.join("server/db"), Options::default()).expect("opens");
+        let store = Local::open(data.join("server/db"), Options::default()).expect("opens");
         assert!(store.revision().0 > 1_000_000_000 && store.compacted() == store.revision());
         let all = store.range(RangeRequest::of(KeyRange::prefix("/"))).await.expect("reads").kvs;
         let shown: Vec<_> = all.iter().map(|kv| (&kv.key[..], &kv.value[..], kv.mod_revision.0, kv.version)).collect();

@@ -1,6 +1,7 @@
 //! Every flag of `kedge server` and `kedge agent`, once. The long name is also the key in `/etc/kedge/config.yaml`, and
 //! `KEDGE_` with the name in capitals the environment variable. Precedence: flag, variable, file, default.
 
+use crate::store::local::engine::Kind;
 use clap::Args;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -238,6 +239,10 @@ pub struct Server {
 
     #[command(flatten)]
     pub datastore: Datastore,
+
+    /// What keeps the store's records: log, or sled as in earlier versions. A store that is there is made anew for it.
+    #[arg(long, env = "KEDGE_STORE_ENGINE", value_name = "ENGINE", default_value = "log")]
+    pub store_engine: Kind,
 
     /// Bytes on disk at which the store refuses to grow: 8Gi; 0 for no limit but the disk's.
     #[arg(long, env = "KEDGE_STORE_QUOTA", value_name = "BYTES", default_value = "8Gi")]

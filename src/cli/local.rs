@@ -3,7 +3,7 @@
 
 use crate::config::{CONFIG_FILE, DATA_DIR, KUBECONFIG};
 use crate::server::maintenance::PATH;
-use crate::store::sled::{Options, Sled};
+use crate::store::local::{self, Options};
 use crate::store::{Error, Store, snapshots};
 use anyhow::{Context, bail};
 use http_body_util::BodyExt;
@@ -44,7 +44,7 @@ impl Place {
             }
             bail!("there is no server's store in {}", self.data_dir.display());
         }
-        match Sled::open(&path, Options::default()) {
+        match local::Local::open(&path, Options::default()) {
             Ok(store) => Ok(Local::Stopped(store)),
             Err(Error::Failed { step: "locking the store's directory", .. }) => {
                 Ok(Local::Running(crate::client::https(&self.kubeconfig)?))

@@ -6,6 +6,7 @@ use super::{Cluster, Node};
 use crate::backup::{self, Schedule};
 use crate::cli::flags;
 use crate::quantity::Quantity;
+use crate::store::local::engine::Kind;
 use anyhow::{Context, ensure};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub struct Server {
     pub etcd: Option<Etcd>,
     /// In place of the server's own store.
     pub datastore: Option<Datastore>,
+    /// What keeps the store's records.
+    pub store_engine: Kind,
     /// Bytes on disk; 0: no limit.
     pub store_quota: u64,
     pub node_mask: u8,
@@ -104,6 +107,7 @@ impl Server {
             etcd: etcd(flags.etcd_listen.as_deref(), flags.etcd_insecure, &flags.etcd_watch_progress_notify_interval)?
                 .filter(|_| datastore.is_none()),
             datastore,
+            store_engine: flags.store_engine,
             store_quota: quota(&flags.store_quota)?,
             node_mask,
             agent: !flags.disable_agent,

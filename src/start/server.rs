@@ -22,7 +22,7 @@ use crate::server::request::UserInfo;
 use crate::server::security::Security;
 use crate::store::etcd::Etcd;
 use crate::store::face::Face;
-use crate::store::sled::{Options, Sled};
+use crate::store::local::{Local, Options};
 use crate::store::snapshots::rolling;
 use crate::store::{Store, compactor, lease};
 use crate::task::Group;
@@ -153,7 +153,8 @@ async fn shared_store(config: &config::Server) -> anyhow::Result<Option<Arc<dyn 
 fn own_store(config: &config::Server) -> anyhow::Result<Arc<dyn Store>> {
     let dir = config.node.data_dir.join("server/db");
     let volatile = VOLATILE.iter().map(|prefix| Bytes::from_static(prefix.as_bytes())).collect();
-    let store = Sled::open(&dir, Options { volatile, quota_bytes: config.store_quota, ..Options::default() })
+    let (engine, quota_bytes) = (Some(config.store_engine), config.store_quota);
+    let store = Local::open(&dir, Options { engine, volatile, quota_bytes, ..Options::default() })
         .with_context(|| format!("cannot open the store in the data directory {}", config.node.data_dir.display()))?;
     Ok(store)
 }

@@ -30,6 +30,8 @@ pub mod face;
 pub mod hub;
 mod interest;
 pub mod lease;
+pub mod local;
+pub mod log;
 pub mod memory;
 pub mod proto;
 mod quota;

@@ -11,7 +11,7 @@ fn what_a_damaged_store_has_lost_is_said() {
     host.k("create configmap kept --from-literal=a=here").ok();
     let revision = host.k("get configmap kept -o jsonpath={.metadata.resourceVersion}").ok();
     let store = host.data_dir().join("server/db");
-    let (files, aside) = (store.join("sled"), host.dir.join("aside"));
+    let (files, aside) = (store.join("log"), host.dir.join("aside"));
 
     // The disk gives back what was on it some time ago.
     host.stop();
@@ -41,7 +41,7 @@ fn what_a_damaged_store_has_lost_is_said() {
 
     // Nothing to repair it from.
     host.stop();
-    std::fs::write(files.join("db"), vec![7; 1 << 20]).expect("damages");
+    std::fs::write(files.join("000001.seg"), vec![7; 1 << 20]).expect("damages");
     sh(&format!("rm -rf {}", store.join("snapshots").display())).ok();
     let start = host.server_command(&["--disable-agent"]);
     let mut limited = std::process::Command::new("timeout");

@@ -1,7 +1,7 @@
 //! Our store served as etcd, a real etcd, and `etcdctl` on either.
 
 use kedge::store::face::{Face, PROGRESS_INTERVAL};
-use kedge::store::sled::{Options, Sled};
+use kedge::store::local::{Local, Options};
 use kedge::store::{Store, lease};
 use kedge::task::Group;
 use kedge::wire::listener::Listener;
@@ -39,7 +39,7 @@ impl Server {
 
     async fn start_as(address: SocketAddr, progress_interval: Duration, options: Options) -> Self {
         let scratch = tempfile::tempdir().expect("scratch directory");
-        let store = Sled::open(scratch.path().join("store"), options).expect("opens");
+        let store = Local::open(scratch.path().join("store"), options).expect("opens");
         let group = Group::root();
         lease::start(&group, store.clone());
         let listener = Listener::bind(address).await.expect("binds");

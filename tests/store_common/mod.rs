@@ -1,7 +1,8 @@
 //! A workload on the store whose outcome can be checked after any kind of crash.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use kedge::store::sled::{Options, Sled};
+use kedge::store::local::engine::Kind;
+use kedge::store::local::{Local, Options};
 use kedge::store::{Error, KeyRange, Op, RangeRequest, Revision, Store, Txn};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,18 +11,33 @@ use std::sync::Arc;
 /// What was acknowledged last per key: the step and its revision.
 pub type Acknowledged = BTreeMap<String, (u64, u64)>;
 
+/// The engine that a child process is to use.
+pub const ENGINE: &str = "KEDGE_STORE_ENGINE";
+
+/// Of this process: what [`ENGINE`] says, or the default one.
+pub fn engine() -> Kind {
+    std::env::var(ENGINE).map_or_else(|_| Kind::default(), |name| name.parse().expect("an engine"))
+}
+
+/// With what is there, or new with the engine of this process.
 pub fn open(directory: &Path) -> Arc<dyn Store> {
     try_open(directory).expect("opens")
 }
 
+pub fn open_with(directory: &Path, engine: Kind) -> Arc<dyn Store> {
+    Local::open(directory.join("store"), Options { engine: Some(engine), ..Options::default() }).expect("opens")
+}
+
 pub fn try_open(directory: &Path) -> Result<Arc<dyn Store>, Error> {
-    Sled::open(directory.join("store"), Options::default())
+    let there = Kind::ALL.into_iter().any(|kind| directory.join("store").join(kind.name()).exists());
+    let engine = (!there).then(engine);
+    Local::open(directory.join("store"), Options { engine, ..Options::default() })
 }
 
 /// A store whose keys below `/v/` are in the memory tier.
 pub fn open_volatile(directory: &Path) -> Arc<dyn Store> {
     let options = Options { volatile: vec!["/v/".into()], ..Options::default() };
-    Sled::open(directory.join("store"), options).expect("opens")
+    Local::open(directory.join("store"), options).expect("opens")
 }
 
 /// A value that can be checked: its step, then noise of a length that depends on it.

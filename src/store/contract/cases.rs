@@ -288,7 +288,6 @@ async fn old_revisions_stay_exact_until_they_are_compacted() {
 
 #[tokio::test]
 async fn values_of_any_size_come_back() {
-    let backend = Backend::sled();
     let sizes = [0, 1, 255, 256, 4096, 5_900, 6_000, 6_100, 70_000, 1 << 20, 3 << 20];
     let value = |size: usize, noise: bool| -> Bytes {
         let mut state = size as u64;
@@ -298,27 +297,30 @@ async fn values_of_any_size_come_back() {
         };
         (0..size).map(byte).collect::<Vec<_>>().into()
     };
-    for reopened in [false, true] {
-        let store = backend.open().await;
-        for (position, size) in sizes.into_iter().enumerate() {
-            for noise in [false, true] {
-                let key = format!("/{position}/{noise}");
-                if !reopened {
-                    run(&*store, vec![Op::put(text(&key), value(size, noise))]).await;
+    for kind in Kind::ALL {
+        let backend = Backend::on(kind);
+        for reopened in [false, true] {
+            let store = backend.open().await;
+            for (position, size) in sizes.into_iter().enumerate() {
+                for noise in [false, true] {
+                    let key = format!("/{position}/{noise}");
+                    if !reopened {
+                        run(&*store, vec![Op::put(text(&key), value(size, noise))]).await;
+                    }
+                    assert_eq!(get(&*store, &key).await.expect("is there").value, value(size, noise), "{key}");
                 }
-                assert_eq!(get(&*store, &key).await.expect("is there").value, value(size, noise), "{key}");
             }
+            if reopened {
+                // Nothing may have gone to sled's unsynced blob files, not even while leaves merge.
+                delete(&*store, KeyRange::prefix(text("/1"))).await;
+                store.compact(store.revision()).await.expect("compacts");
+            }
+            store.close().await.expect("closes");
         }
-        if reopened {
-            // Nothing may have gone to sled's unsynced blob files, not even while leaves merge.
-            delete(&*store, KeyRange::prefix(text("/1"))).await;
-            store.compact(store.revision()).await.expect("compacts");
-        }
-        store.close().await.expect("closes");
+        let Backend::Local(Kind::Sled, path) = &backend else { continue };
+        let blobs = std::fs::read_dir(path.path().join("store/sled/blobs")).expect("lists").count();
+        assert_eq!(blobs, 0);
     }
-    let Backend::Sled(path) = &backend else { return };
-    let blobs = std::fs::read_dir(path.path().join("store/sled/blobs")).expect("lists").count();
-    assert_eq!(blobs, 0);
 }
 
 #[tokio::test]
@@ -332,7 +334,7 @@ async fn a_closed_store_answers_nothing_and_can_be_opened_again() {
         assert!(matches!(store.txn(Txn::default()).await, Err(Error::Closed)));
         assert!(matches!(store.compact(Revision(1)).await, Err(Error::Closed)));
         assert!(matches!(store.watch(KeyRange::prefix(text("")), None).await, Err(Error::Closed)));
-        if let Backend::Sled(_) = backend {
+        if let Backend::Local(..) = backend {
             let again = backend.open().await;
             assert_eq!(show(&list(&*again, "", None).await.expect("reads").kvs), "/a=1@2");
         }
@@ -342,7 +344,7 @@ async fn a_closed_store_answers_nothing_and_can_be_opened_again() {
 #[tokio::test]
 async fn what_cannot_be_opened_says_why() {
     let scratch = tempfile::tempdir().expect("scratch");
-    let open = |path: &std::path::Path| Sled::open(path, Options::default());
+    let open = |path: &std::path::Path| Local::open(path, Options::default());
     let taken = scratch.path().join("taken");
     let _store = open(&taken).expect("opens");
     let file = scratch.path().join("file");

@@ -66,8 +66,8 @@ async fn leases_that_are_not_renewed_end() {
 
 #[tokio::test]
 async fn leases_survive_a_restart_with_the_time_that_is_left() {
-    for closed in [true, false] {
-        let backend = Backend::sled();
+    for (kind, closed) in [(Kind::Log, true), (Kind::Log, false), (Kind::Sled, true), (Kind::Sled, false)] {
+        let backend = Backend::on(kind);
         let store = backend.open().await;
         store.lease_grant(A, 600).await.expect("grants");
         store.lease_grant(B, 300).await.expect("grants");
@@ -79,7 +79,7 @@ async fn leases_survive_a_restart_with_the_time_that_is_left() {
             store.close().await.expect("closes");
         }
         drop(store);
-        let store = reopen(&backend).await;
+        let store = backend.reopen().await;
         let leases = store.leases().await.expect("lists");
         assert_eq!(leases.iter().map(|lease| (lease.id, lease.granted)).collect::<Vec<_>>(), [(B, 300), (A, 600)]);
         assert!(leases.iter().all(|lease| lease.remaining < lease.granted), "noted down: {leases:?}");
@@ -87,16 +87,4 @@ async fn leases_survive_a_restart_with_the_time_that_is_left() {
         assert_eq!(get(&*store, "/2").await.map(|kv| kv.lease), Some(B));
         assert_eq!(store.lease_renew(A).await.expect("renews"), 600);
     }
-}
-
-/// Open a store that was dropped without being closed.
-async fn reopen(backend: &Backend) -> Arc<dyn Store> {
-    let Backend::Sled(path) = backend else { panic!("cannot be reopened") };
-    for _ in 0..500 {
-        match Sled::open(path.path().join("store"), Options::default()) {
-            Ok(store) => return store,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-    panic!("the directory is never given back");
 }

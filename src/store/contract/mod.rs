@@ -7,8 +7,9 @@ mod real;
 mod snapshots;
 mod watching;
 
+use super::local::engine::Kind;
+use super::local::{Local, Options};
 use super::memory::Memory;
-use super::sled::{Options, Sled};
 use super::{
     Error, Event, KeyRange, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse,
     Watch, WatchMessage,
@@ -19,14 +20,14 @@ use std::sync::Arc;
 /// A backend under test, and how to open it (again).
 pub enum Backend {
     Memory,
-    Sled(tempfile::TempDir),
+    Local(Kind, tempfile::TempDir),
     /// Where etcd is installed (Debian: etcd-server).
     Etcd(real::Real),
 }
 
 impl Backend {
-    pub fn sled() -> Self {
-        Backend::Sled(tempfile::tempdir().expect("scratch directory"))
+    pub fn on(kind: Kind) -> Self {
+        Backend::Local(kind, tempfile::tempdir().expect("scratch directory"))
     }
 
     pub fn all() -> Vec<Self> {
@@ -35,20 +36,33 @@ impl Backend {
     }
 
     /// Those for cases that look at what a foreign etcd decides by itself.
-    pub fn local() -> [Self; 2] {
-        [Backend::Memory, Backend::sled()]
+    pub fn local() -> [Self; 3] {
+        [Backend::Memory, Backend::on(Kind::Log), Backend::on(Kind::Sled)]
+    }
+
+    /// Open a store that was dropped without being closed: its directory is given back when its writer ends.
+    pub async fn reopen(&self) -> Arc<dyn Store> {
+        let Backend::Local(_, path) = self else { panic!("cannot be reopened") };
+        for _ in 0..500 {
+            match Local::open(path.path().join("store"), Options::default()) {
+                Ok(store) => return store,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+        panic!("the directory is never given back");
     }
 
     pub async fn open(&self) -> Arc<dyn Store> {
         match self {
             Backend::Memory => Memory::open(),
-            // Small caches: what is read comes from sled, too.
-            Backend::Sled(path) => {
+            // Small caches: what is read comes from the engine, too.
+            Backend::Local(kind, path) => {
                 // Part of the keys is in the memory tier: nobody may see a difference while nothing crashes.
                 let volatile = vec![Bytes::from_static(b"/1/")];
-                let options =
-                    Options { volatile, page_cache_bytes: 1 << 20, value_cache_bytes: 16 << 10, quota_bytes: 0 };
-                Sled::open(path.path().join("store"), options).expect("opens")
+                let engine = Some(*kind);
+                let (page_cache_bytes, value_cache_bytes) = (1 << 20, 16 << 10);
+                let options = Options { engine, volatile, page_cache_bytes, value_cache_bytes, quota_bytes: 0 };
+                Local::open(path.path().join("store"), options).expect("opens")
             }
             Backend::Etcd(real) => real.open().await,
         }

@@ -48,9 +48,18 @@ async fn etcd_answers_as_the_oracle_does() {
 }
 
 #[tokio::test]
+async fn the_log_answers_as_the_oracle_does() {
+    a_local_store_answers_as_the_oracle_does(Kind::Log).await;
+}
+
+#[tokio::test]
 async fn sled_answers_as_the_oracle_does() {
+    a_local_store_answers_as_the_oracle_does(Kind::Sled).await;
+}
+
+async fn a_local_store_answers_as_the_oracle_does(kind: Kind) {
     for seed in 0..12 {
-        let mut pair = Pair::new(Backend::sled(), seed).await;
+        let mut pair = Pair::new(Backend::on(kind), seed).await;
         for step in 0..STEPS {
             let context = format!("seed {seed} step {step}");
             match pair.random.random_range(0..100) {
@@ -231,19 +240,8 @@ impl Pair {
         if self.random.random() {
             self.tested.close().await.expect("closes");
         }
-        // Dropped without closing, the store gives its directory back when its writer ends.
         self.tested = Memory::open();
-        let Backend::Sled(path) = &self.backend else { return };
-        for _ in 0..500 {
-            match Sled::open(path.path().join("store"), Options::default()) {
-                Ok(store) => {
-                    self.tested = store;
-                    return;
-                }
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-            }
-        }
-        panic!("the directory is never given back");
+        self.tested = self.backend.reopen().await;
     }
 }
 

@@ -79,7 +79,7 @@ async fn a_snapshot_stays_whole_while_the_store_goes_on() {
 async fn at_its_quota_the_store_reads_and_deletes_only() {
     let scratch = tempfile::tempdir().expect("scratch directory");
     let options = Options { quota_bytes: 32 << 20, ..Options::default() };
-    let store = Sled::open(scratch.path().join("store"), options).expect("opens");
+    let store = Local::open(scratch.path().join("store"), options).expect("opens");
     // Hard to compress.
     let mut state = 1u64;
     let mut noise = || {

@@ -33,7 +33,12 @@ async fn a_watch_gets_what_happens_in_its_range() {
 
 #[tokio::test]
 async fn a_watch_from_the_past_survives_reopening() {
-    let backend = Backend::sled();
+    for kind in Kind::ALL {
+        a_watch_from_the_past_survives(Backend::on(kind)).await;
+    }
+}
+
+async fn a_watch_from_the_past_survives(backend: Backend) {
     let store = backend.open().await;
     for step in 0..3000 {
         put(&*store, &format!("/{}/{}", step % 3, step % 50), format!("{step}")).await;
@@ -106,7 +111,7 @@ async fn the_event_of_the_compacted_revision_itself_is_kept() {
         put(&*store, "/b", "1").await;
         let store = match &backend {
             Backend::Memory | Backend::Etcd(_) => store,
-            Backend::Sled(_) => {
+            Backend::Local(..) => {
                 store.close().await.expect("closes");
                 backend.open().await
             }

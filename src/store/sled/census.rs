@@ -6,9 +6,10 @@
 //! the page of the newest records, so it is as new as they are, and tells of records that are missing elsewhere, or there
 //! again although they were removed.
 
-use super::files::Purpose;
+use super::entries::{encode_lease, key, lease_key, piece_key, split};
 use super::open::{Open, sled_error};
-use super::record::{Encoded, Place, lease_key};
+use crate::store::local::engine::{LeaseChange, LeaseEntry};
+use crate::store::local::record::{Encoded, Place};
 use crate::store::{Error, LeaseId};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,52 +92,44 @@ pub fn count(open: &Open) -> Result<u64, Error> {
 
 /// Changes that are made together or not at all: [`Open::apply`].
 #[derive(Default)]
-pub struct Changes {
+pub struct Batch {
     batch: ::sled::Batch,
     sum: u64,
     compacted: Option<u64>,
-    fills: bool,
 }
 
-impl Changes {
+impl Batch {
     /// A record that is not there yet.
     pub fn add(&mut self, place: Place, encoded: &Encoded) {
-        for (number, piece) in encoded.pieces.iter().enumerate() {
-            self.batch.insert(&place.piece_key(number as u16), &piece[..]);
+        let (record, pieces) = split(encoded);
+        for (number, piece) in pieces.enumerate() {
+            self.batch.insert(&piece_key(place, number as u16), piece);
         }
-        self.batch.insert(&place.key(), &encoded.record[..]);
-        self.fills |= !encoded.deletes();
-        self.sum = self.sum.wrapping_add(weigh(&place.key()));
+        self.batch.insert(&key(place), record);
+        self.sum = self.sum.wrapping_add(weigh(&key(place)));
     }
 
     /// A record that is there, with this many pieces.
     pub fn remove(&mut self, place: Place, pieces: u16) {
-        (0..pieces).for_each(|piece| self.batch.remove(&place.piece_key(piece)));
-        self.batch.remove(&place.key());
-        self.sum = self.sum.wrapping_sub(weigh(&place.key()));
+        (0..pieces).for_each(|piece| self.batch.remove(&piece_key(place, piece)));
+        self.batch.remove(&key(place));
+        self.sum = self.sum.wrapping_sub(weigh(&key(place)));
     }
 
-    /// A lease that is not there yet.
-    pub fn add_lease(&mut self, id: LeaseId, entry: Vec<u8>) {
-        self.sum = self.sum.wrapping_add(weigh(&lease_key(id)));
-        self.fills = true;
-        self.note_lease(id, entry);
-    }
-
-    /// A lease that is there, with another entry.
-    pub fn note_lease(&mut self, id: LeaseId, entry: Vec<u8>) {
-        self.batch.insert(&lease_key(id), entry);
-    }
-
-    /// A lease that is there.
-    pub fn remove_lease(&mut self, id: LeaseId) {
-        self.sum = self.sum.wrapping_sub(weigh(&lease_key(id)));
-        self.batch.remove(&lease_key(id));
-    }
-
-    /// What room on disk they need.
-    pub fn purpose(&self) -> Purpose {
-        if self.fills { Purpose::Fill } else { Purpose::Empty }
+    pub fn change_lease(&mut self, id: LeaseId, change: LeaseChange) {
+        let key = lease_key(id);
+        let put = |batch: &mut ::sled::Batch, entry: LeaseEntry| batch.insert(&key, encode_lease(entry));
+        match change {
+            LeaseChange::Add(entry) => {
+                put(&mut self.batch, entry);
+                self.sum = self.sum.wrapping_add(weigh(&key));
+            }
+            LeaseChange::Note(entry) => put(&mut self.batch, entry),
+            LeaseChange::Remove => {
+                self.batch.remove(&key);
+                self.sum = self.sum.wrapping_sub(weigh(&key));
+            }
+        }
     }
 
     pub fn compact(&mut self, revision: u64) {
@@ -156,7 +149,7 @@ impl Changes {
 
 impl Open {
     /// Make changes, and note what is there then. They take effect on disk with the next barrier.
-    pub fn apply(&self, mut changes: Changes) -> Result<(), Error> {
+    pub fn apply(&self, mut changes: Batch) -> Result<(), Error> {
         let before = self.census.get();
         let counted = Counted {
             sum: before.sum.wrapping_add(changes.sum),
@@ -175,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_key_weighs() {
-        let key = Place { revision: 7, sub: 3 }.key();
+        let key = key(Place { revision: 7, sub: 3 });
         let mut weights = vec![weigh(&key), weigh(&key[..12])];
         for at in 0..key.len() {
             for bit in 0..8 {

@@ -1,13 +1,14 @@
-//! What sled leaves to its user: the lock, room for the next write, and what a crash leaves behind.
+//! What sled leaves to its user: room for the next write, and what a crash leaves behind.
 
 use crate::durable;
 use crate::store::Error;
-use crate::store::condition::Loss;
+use crate::store::local::directory::failed;
+use crate::store::local::engine::Purpose;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
+use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tracing::debug;
@@ -24,126 +25,18 @@ const START_ROOM_BYTES: u64 = 4 << 20;
 /// What must be writable before sled is opened again after an error.
 const PROBE_BYTES: usize = 2 << 20;
 
-/// Damaged files that were set aside: the beginning of their directories' names, and how many stay.
-const DAMAGED: &str = "damaged-";
-const KEEP_DAMAGED: usize = 2;
-
-const LOSSES: &str = "losses.json";
-
-/// The directory of one store, locked.
-pub struct Directory {
+/// The directory that sled has for itself.
+pub struct Files {
     path: PathBuf,
-    _lock: Flock<File>,
 }
 
-impl Directory {
-    /// Create the directory if there is none, and lock it against other processes.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        durable::create_dir(path, 0o700).map_err(|e| failed("creating the store's directory", path, &e))?;
-        let lock_path = path.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(|e| failed("opening the store's directory", path, &e))?;
-        let mut owner = String::new();
-        file.read_to_string(&mut owner).map_err(|e| failed("opening the store's directory", &lock_path, &e))?;
-        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            Errno::EWOULDBLOCK => Error::Failed {
-                step: "locking the store's directory",
-                message: format!("{} is in use by another process (pid {})", path.display(), owner.trim()),
-            },
-            other => failed("locking the store's directory", path, &other.into()),
-        })?;
-        let write = lock.set_len(0).and_then(|()| write!(&mut *lock, "{}", std::process::id()));
-        write.map_err(|e| failed("locking the store's directory", &lock_path, &e))?;
-        let directory = Directory { path: path.to_owned(), _lock: lock };
-        directory.end_swap().map_err(|e| failed("opening the store's directory", path, &e))?;
-        Ok(directory)
+impl Files {
+    pub fn new(path: &Path) -> Self {
+        Files { path: path.to_owned() }
     }
 
-    /// Put what was made in the place of sled's files, which are removed. Nobody has either open.
-    pub fn swap(&self, made: &Files) -> Result<(), Error> {
-        let work = || -> io::Result<()> {
-            fs::rename(self.sled().path, self.before())?;
-            fs::rename(&made.path, self.sled().path)?;
-            durable::sync_dir(&self.path)
-        };
-        // After an error the old files may be away; what is whole of the two is put there.
-        let swapped = work();
-        let ended = self.end_swap();
-        swapped.and(ended).map_err(|e| failed("giving space back", &self.path, &e))
-    }
-
-    /// After a crash in the middle of [`Directory::swap`]: nothing is there, and the old files are taken again, or both
-    /// are, and the old ones go.
-    fn end_swap(&self) -> io::Result<()> {
-        let (sled, before) = (self.sled().path, self.before());
-        match (sled.exists(), before.exists()) {
-            (_, false) => Ok(()),
-            (true, true) => fs::remove_dir_all(before),
-            (false, true) => fs::rename(before, sled).and_then(|()| durable::sync_dir(&self.path)),
-        }
-    }
-
-    fn before(&self) -> PathBuf {
-        self.path.join("before")
-    }
-
-    /// Where sled keeps its files.
-    pub fn sled(&self) -> Files {
-        Files { path: self.path.join("sled") }
-    }
-
-    /// Where a new store is made that is to take the place of a damaged one; empty.
-    pub fn restoring(&self) -> Result<Files, Error> {
-        let path = self.path.join("restoring");
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("repairing the store", &path, &error)),
-            _ => Ok(Files { path }),
-        }
-    }
-
-    /// Put what was made in the place of sled's files. Gives where those are now; of earlier ones the newest stay.
-    pub fn replace(&self, made: &Files) -> Result<PathBuf, Error> {
-        let kept = self.path.join(format!("{DAMAGED}{}", crate::time::now_seconds()));
-        let work = || -> io::Result<()> {
-            let mut earlier: Vec<PathBuf> = fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).collect();
-            earlier.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(DAMAGED)));
-            earlier.sort();
-            for old in earlier.iter().rev().skip(KEEP_DAMAGED - 1).chain(earlier.iter().filter(|path| **path == kept)) {
-                fs::remove_dir_all(old)?;
-            }
-            fs::rename(self.sled().path, &kept)?;
-            fs::rename(&made.path, self.sled().path)?;
-            durable::sync_dir(&self.path)
-        };
-        work().map_err(|e| failed("repairing the store", &self.path, &e))?;
-        Ok(kept)
-    }
-
-    pub fn mark(&self) -> PathBuf {
-        self.path.join("mark")
-    }
-
-    pub fn snapshots(&self) -> PathBuf {
-        self.path.join("snapshots")
-    }
-
-    /// Losses on record.
-    pub fn losses(&self) -> Vec<Loss> {
-        let text = fs::read(self.path.join(LOSSES)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
-    }
-
-    pub fn add_loss(&self, loss: Loss) -> Result<(), Error> {
-        let path = self.path.join(LOSSES);
-        let mut losses = self.losses();
-        losses.push(loss);
-        let work = || durable::write(&path, &serde_json::to_vec_pretty(&losses)?, durable::SECRET);
-        work().map_err(|e| failed("recording a loss", &path, &e))
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Keep room for the next start, if there is any.
@@ -171,7 +64,7 @@ impl Directory {
     pub fn probe(&self) -> Result<(), Error> {
         let path = self.path.join("probe");
         let work = || -> io::Result<()> {
-            let length = fs::metadata(self.sled().path.join("db"))?.len();
+            let length = fs::metadata(self.path.join("db"))?.len();
             let file = File::create(&path)?;
             file.write_all_at(&vec![1; PROBE_BYTES], length)?;
             file.sync_data()
@@ -181,24 +74,13 @@ impl Directory {
         result
     }
 
-    /// Bytes that the store takes on disk.
+    /// Bytes that sled takes on disk.
     pub fn bytes(&self) -> u64 {
-        let size = |path: PathBuf| -> u64 {
+        let size = |path: &Path| -> u64 {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             entries.filter_map(|entry| entry.metadata().ok()).filter(|m| m.is_file()).map(|m| m.blocks() * 512).sum()
         };
-        size(self.sled().path) + size(self.sled().path.join("blobs"))
-    }
-}
-
-/// The directory that sled has for itself.
-pub struct Files {
-    path: PathBuf,
-}
-
-impl Files {
-    pub fn path(&self) -> &Path {
-        &self.path
+        size(&self.path) + size(&self.path.join("blobs"))
     }
 
     /// To be done before sled opens its files. Half-written snapshots would be taken for the newest ones, and a
@@ -251,15 +133,6 @@ struct Reserved {
     length: u64,
     /// Claimed up to here.
     end: u64,
-}
-
-/// What room is claimed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Writes that fill the store.
-    Fill,
-    /// Deletions and compaction: possible on a full disk, for a while.
-    Empty,
 }
 
 impl Database {
@@ -315,13 +188,5 @@ impl Database {
             return Ok(());
         }
         Err(Error::NoSpace(format!("{}: {free} bytes are free", self.path.display())))
-    }
-}
-
-/// A store error from an I/O error, naming the path.
-pub fn failed(step: &'static str, path: &Path, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => Error::NoSpace(format!("{}: {error}", path.display())),
-        _ => Error::Failed { step, message: format!("{}: {error}", path.display()) },
     }
 }

@@ -1,274 +1,324 @@
-//! The default backend: sled 0.34 as an append-only history of writes, and an index of all keys in memory.
+//! The engine on sled 0.34. It keeps every promise about what survives, but writes about twice what etcd does for single
+//! puts, writes MiBs when it is opened, and keeps pages of what was read in memory (docs/figures.md): so it is no longer
+//! the default.
 //!
-//! ```text
-//!  txn ──► channel ──► writer thread: evaluate many → insert → one barrier → commit, publish, answer
-//!  range ──► index (keys, at the last committed revision) ──► recent values ──► sled
-//!  watch ──► hub's ring ──► sled's history
-//! ```
-//!
-//! - `record.rs`: what is in sled. `index.rs`: which keys there are and were. `values.rs`: recently used values.
-//! - `files.rs`: lock, room, traces of crashes. `open.rs`: sled itself. `shared.rs`: reads. `writer.rs`: the one writer.
-//! - `step.rs`: a transaction under evaluation.
-//! - `volatile.rs`: the memory tier, for what is written all the time.
-//! - `census.rs`: what has to be there.
-//! - `recovery.rs`: opening and repair of damage. `mark.rs`: how far writes were acknowledged. `recent.rs`: latencies.
-//! - `snapshot.rs`: reading everything at one revision. `past.rs`: history of both tiers in order.
-//!
-//! What is needed from sled: after a crash it holds a prefix of what was inserted, at least up to the last flush. For
-//! power loss that takes `barrier.rs`.
+//! - `entries.rs`: what is in sled. `census.rs`: what has to be there.
+//! - `files.rs`: room, traces of crashes. `open.rs`: sled itself. `read.rs`: reading it through.
+//! - `barrier.rs`: what is needed from sled is that after a crash it holds a prefix of what was inserted, at least up to
+//!   the last flush. For power loss that takes this.
 
 mod barrier;
 mod census;
+mod entries;
 mod files;
-mod index;
-mod mark;
 mod open;
-mod past;
-mod recent;
-mod record;
-mod recovery;
-mod shared;
-mod snapshot;
-mod step;
-mod values;
-mod volatile;
-mod writer;
+mod read;
 
-use super::condition::Condition;
-use super::snapshots::format::Reader;
-use super::snapshots::rolling::Rolling;
-use super::txn::{check, puts};
-use super::{
-    Alarm, Error, KeyRange, LeaseId, LeaseStatus, RangeRequest, RangeResponse, Revision, Snapshot, Store, Txn,
-    TxnResponse, Watch, lease,
-};
-use crate::task;
-use async_trait::async_trait;
+use super::Error;
+use super::local::Options;
+use super::local::engine::{Above, Changes, Engine, Opened, Purpose, Visit, damaged, missing};
+use super::local::index::Superseded;
+use super::local::record::Place;
 use bytes::Bytes;
-use files::Directory;
+use census::Batch;
 #[cfg(fuzzing)]
-pub use record::is_readable as entry_is_readable;
-use shared::{Handle, Shared};
-use snapshot::Shot;
-use std::io::Read;
+pub use entries::is_readable as entry_is_readable;
+use entries::{decode, key, record_place};
+use files::Files;
+use open::{
+    Open, Pages, TRIM_PAGES, caught, fetch, flush, last_record, open_sled, pieces, sled_error, trim_page_cache,
+};
+use parking_lot::{Mutex, RwLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
-use writer::{Command, LeaseChange, Writer};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use tracing::{error, info, warn};
 
-/// Transactions that wait for the writer. When full, further callers wait.
-const QUEUE_TXNS: usize = 1024;
+/// Bytes that sled's log grows by, at most, per byte inserted (measured: 8 to 11).
+const LOG_GROWTH: usize = 12;
 
-/// Values that a read fetches from sled without leaving its async thread; more are fetched on a blocking thread.
-const INLINE_FETCHES: usize = 4;
+/// Room that is claimed beyond what a batch is expected to write: sled begins segments early and moves pages.
+const SPARE_BYTES: usize = 4 << 20;
 
-/// How far revisions jump when a store is restored: more than are written between a backup and its use (as etcd's own
-/// advice for `etcdutl snapshot restore --bump-revision`).
-const RESTORE_JUMP: u64 = 1_000_000_000;
+/// What a removal, a lease or a note is taken to insert.
+const SMALL_BYTES: usize = 128;
 
-/// What may be chosen about a store.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// sled's page cache. It holds its limit only roughly: pages are let go one shard of 256 at a time.
-    pub page_cache_bytes: u64,
-    /// Recently used values, uncompressed; those unused between two calls of [`Store::trim`] are dropped.
-    pub value_cache_bytes: usize,
-    /// Keys that begin with one of these are of the memory tier: a write of nothing else is acknowledged at once and
-    /// reaches the disk late. After an unclean stop the last minutes of it may be lost; reads and watches that need
-    /// them are then answered with [`Error::Compacted`].
-    pub volatile: Vec<Bytes>,
-    /// Bytes on disk at which puts are refused; 0: no limit but the disk's.
-    pub quota_bytes: u64,
+/// Records read from sled after which a trim has sled let go of pages.
+const TRIM_FETCHES: usize = 1000;
+
+/// What the file takes at most for each byte that is kept in it; above that it has room to be used again.
+const ROOM_FACTOR: u64 = 3;
+
+/// What the file may take beyond that: room is claimed ahead of writes.
+const ROOM_BYTES: u64 = 24 << 20;
+
+pub(super) struct Sled {
+    files: Files,
+    options: Options,
+    /// `None` once closed, and while it could not be opened again after an error.
+    open: RwLock<Option<Open>>,
+    closed: std::sync::atomic::AtomicBool,
+    /// Why it has to be opened again before the next write.
+    broken: Mutex<Option<Error>>,
+    /// Revision of the last record behind a barrier.
+    durable: AtomicU64,
+    /// Records read since the last trim.
+    fetched: AtomicUsize,
+    written: AtomicU64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Options { page_cache_bytes: 4 << 20, value_cache_bytes: 24 << 20, volatile: Vec::new(), quota_bytes: 8 << 30 }
+/// Open the files in a directory, or make new ones.
+pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, Error> {
+    let files = Files::new(path);
+    let (open, content) = caught(|| {
+        let open = open_sled(&files, options)?;
+        let content = read::read(&open, path)?;
+        flush(&open)?;
+        Ok((open, content))
+    })?;
+    files.keep_room();
+    let read::Content { index, last, leases, notes } = content;
+    if index.len() >= TRIM_FETCHES {
+        trim_page_cache(&open, &index.sample(TRIM_PAGES))?;
     }
+    let engine = Sled {
+        files,
+        options: options.clone(),
+        open: RwLock::new(Some(open)),
+        closed: false.into(),
+        broken: Mutex::default(),
+        durable: AtomicU64::new(last),
+        fetched: AtomicUsize::new(0),
+        written: AtomicU64::new(0),
+    };
+    Ok(Opened { engine: Arc::new(engine), index, last, leases, notes, damage: None })
 }
 
-/// A store in a directory of its own.
-pub struct Sled {
-    shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
-}
-
-impl Sled {
-    /// Open the store in `path`, creating it if there is none. Blocks while the index is read. Errors name the path: the
-    /// directory cannot be used, is in use by another process, or holds something else than a store.
-    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Arc<dyn Store>, Error> {
-        let shared = Arc::new(Shared::open(path.as_ref(), options)?);
-        let (commands, queue) = mpsc::channel(QUEUE_TXNS);
-        let writer = Writer::new(shared.clone(), queue);
-        task::thread("store-writer", move || writer.run())
-            .map_err(|e| Error::Failed { step: "starting the store's writer", message: e.to_string() })?;
-        Ok(Arc::new(Sled { shared, commands }))
+impl Engine for Sled {
+    fn commit(&self, changes: Changes) -> Result<(), Error> {
+        let (purpose, small) = (changes.purpose(), changes.leases.len() * SMALL_BYTES);
+        let last = changes.records.last().map(|(place, _)| place.revision);
+        let mut batch = Batch::default();
+        changes.records.iter().for_each(|(place, encoded)| batch.add(*place, encoded));
+        changes.leases.iter().for_each(|(id, change)| batch.change_lease(*id, *change));
+        read::write_notes(&mut batch, &changes.notes);
+        self.with_open(|open| {
+            open.file.reserve(((changes.bytes() + small) * LOG_GROWTH + SPARE_BYTES) as u64, purpose)?;
+            self.guarded(|| {
+                open.apply(batch)?;
+                self.barrier(open)
+            })
+        })?;
+        self.durable.fetch_max(last.unwrap_or(0), Ordering::SeqCst);
+        Ok(())
     }
 
-    /// Make a store in a new directory out of a snapshot. Its revisions jump far ahead, so that nobody who knew the old
-    /// store takes an old revision for a new one; older ones are compacted.
-    pub fn restore(path: impl AsRef<Path>, snapshot: &mut Reader<impl Read>) -> Result<(), Error> {
-        let directory = Directory::open(path.as_ref())?;
-        let continues_at = snapshot.revision().0 + RESTORE_JUMP;
-        recovery::fill(&directory.sled(), &Options::default(), snapshot, continues_at)
+    fn forget(&self, gone: &[Superseded], more: bool) -> Result<(), Error> {
+        self.with_open(|open| {
+            open.file.reserve((gone.len() * SMALL_BYTES * LOG_GROWTH + SPARE_BYTES) as u64, Purpose::Empty)?;
+            self.guarded(|| {
+                let mut batch = Batch::default();
+                for entry in gone {
+                    // Only long values can be in pieces.
+                    let long = entry.stored as usize > entries::ITEM_BYTES / 2;
+                    batch.remove(entry.place, if long { pieces(open, entry.place)? } else { 0 });
+                }
+                open.apply(batch)?;
+                if more { Ok(()) } else { self.barrier(open) }
+            })
+        })
     }
 
-    /// Whether no process uses the store in a directory; [`Error::Failed`] names it.
-    pub fn check_unused(path: impl AsRef<Path>) -> Result<(), Error> {
-        Directory::open(path.as_ref()).map(drop)
+    fn value(&self, place: Place) -> Result<Option<Bytes>, Error> {
+        self.fetched.fetch_add(1, Ordering::Relaxed);
+        self.with_open(|open| fetch(open, place))
     }
 
-    async fn command<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.send(make(answer)).await.map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)?
-    }
-
-    async fn lease_change(&self, change: LeaseChange) -> Result<Revision, Error> {
-        self.command(|answer| Command::Lease(change, answer)).await
-    }
-}
-
-#[async_trait]
-impl Store for Sled {
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        let reading = self.shared.start_range(&request)?;
-        if reading.missing() <= INLINE_FETCHES {
-            return reading.finish();
-        }
-        let done = task::Group::blocking(move || reading.finish()).await;
-        done.map_err(|e| Error::Failed { step: "reading values", message: e.to_string() })?
-    }
-
-    async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
-        check(&txn)?;
-        if puts(&txn) {
-            self.shared.quota.admit(Instant::now(), || self.shared.used_bytes())?;
-        }
-        self.command(|answer| Command::Txn(txn, answer)).await
-    }
-
-    async fn watch(&self, range: KeyRange, from: Option<Revision>) -> Result<Box<dyn Watch>, Error> {
-        self.shared.check_open()?;
-        let compacted = self.shared.compacted();
-        if let Some(from) = from {
-            self.shared.check_floor(&range, from)?;
-        }
-        match from {
-            Some(from) if from < compacted => Err(Error::Compacted(compacted)),
-            _ => {
-                let history = Arc::new(Handle(self.shared.clone()));
-                Ok(Box::new(self.shared.hub.watch(range, from, history)))
-            }
-        }
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.command(|answer| Command::Compact(revision, answer)).await
-    }
-
-    fn revision(&self) -> Revision {
-        self.shared.committed()
-    }
-
-    fn compacted(&self) -> Revision {
-        self.shared.compacted()
-    }
-
-    fn history_bytes(&self) -> u64 {
-        self.shared.history_bytes()
-    }
-
-    fn trim(&self) {
-        self.shared.trim();
-        // When the queue is full there is more urgent work; there is a next time.
-        let _ = self.commands.try_send(Command::WriteBack);
-    }
-
-    fn condition(&self) -> Condition {
-        self.shared.condition()
-    }
-
-    fn rolling(&self) -> Option<Arc<Rolling>> {
-        Some(self.shared.rolling.clone())
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        self.shared.disk_bytes()
-    }
-
-    fn quota_bytes(&self) -> u64 {
-        self.shared.quota.bytes()
-    }
-
-    fn written_bytes(&self) -> u64 {
-        self.shared.written_bytes()
-    }
-
-    async fn lease_grant(&self, id: LeaseId, seconds: u32) -> Result<(), Error> {
-        self.shared.quota.admit(Instant::now(), || self.shared.used_bytes())?;
-        self.lease_change(LeaseChange::Grant { id, seconds: seconds.max(1) }).await.map(|_| ())
-    }
-
-    async fn lease_revoke(&self, id: LeaseId) -> Result<Revision, Error> {
-        self.lease_change(LeaseChange::Revoke(id)).await
-    }
-
-    async fn lease_renew(&self, id: LeaseId) -> Result<u32, Error> {
-        self.shared.check_open()?;
-        let (granted, noted) = self.shared.leases.renew(id, Instant::now())?;
-        if noted {
-            self.lease_change(LeaseChange::Note(vec![(id, None)])).await?;
-        }
-        Ok(granted)
-    }
-
-    async fn lease(&self, id: LeaseId, keys: bool) -> Result<(LeaseStatus, Vec<Bytes>), Error> {
-        self.shared.check_open()?;
-        let status = self.shared.leases.status(id, Instant::now())?;
-        let index = self.shared.index.read();
-        let attached = index.attached(id).filter(|_| keys).map(|key| Bytes::copy_from_slice(key));
-        Ok((status, attached.collect()))
-    }
-
-    async fn leases(&self) -> Result<Vec<LeaseStatus>, Error> {
-        self.shared.check_open()?;
-        Ok(self.shared.leases.all(Instant::now()))
-    }
-
-    async fn keep_leases(&self) -> Result<(), Error> {
-        let due = self.shared.leases.next_due().await;
-        for id in due.revoke {
-            lease::gone(self.lease_revoke(id).await)?;
-        }
-        if !due.note.is_empty() {
-            let notes = due.note.into_iter().map(|(id, remaining)| (id, Some(remaining))).collect();
-            self.lease_change(LeaseChange::Note(notes)).await?;
+    /// In the order of the pages.
+    fn values(&self, places: &[Place], give: &mut dyn FnMut(usize, Bytes)) -> Result<(), Error> {
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_unstable_by_key(|at| places[*at]);
+        let mut pages = Pages::default();
+        for position in order {
+            let place = places[position];
+            give(position, self.value(place)?.ok_or_else(|| missing(place))?);
+            self.with_open(|open| pages.visited(&open.sled, place))?;
         }
         Ok(())
     }
 
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
-        Ok(Box::new(Shot::of(&self.shared)?))
+    fn scan(&self, from: Place, visit: &mut Visit<'_>) -> Result<(), Error> {
+        self.with_open(|open| {
+            let mut pages = Pages::default();
+            for entry in open.sled.range(key(from)..) {
+                let (key, stored) = entry.map_err(|e| sled_error("reading history", e))?;
+                let Some(place) = record_place(&key) else { return Ok(()) };
+                pages.visited(&open.sled, place)?;
+                if !visit(place, &decode(&stored).ok_or_else(|| damaged(place))?.record)? {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        })
     }
 
-    async fn defragment(&self) -> Result<(), Error> {
-        self.command(Command::Defragment).await
+    fn mend(&self, above: &Above<'_>) -> Result<(), Error> {
+        let Some(cause) = self.broken.lock().clone() else { return Ok(()) };
+        if let Err(error) = self.open_again(above) {
+            warn!(%error, %cause, "the store cannot be opened again yet");
+            return Err(error);
+        }
+        info!(%cause, "the store works again");
+        *self.broken.lock() = None;
+        Ok(())
     }
 
-    fn alarm(&self) -> Option<Alarm> {
-        self.shared.quota.alarm()
+    /// Put new files in the place of sled's, if those are much longer than what is in them needs. Reads go on but for
+    /// the last moment. Needs room on disk for what is kept.
+    fn defragment(&self, above: &Above<'_>) -> Result<(), Error> {
+        if self.bytes() <= above.stored * ROOM_FACTOR + ROOM_BYTES {
+            return Ok(());
+        }
+        let made = Files::new(&above.directory.restoring()?);
+        if let Err(error) = self.with_open(|open| rewrite(open, &made, &self.options)) {
+            above.directory.restoring()?;
+            return Err(error);
+        }
+        let mut open = self.open.write();
+        *open = None;
+        let kind = super::local::engine::Kind::Sled;
+        let swapped = above.directory.swap(made.path(), kind, kind);
+        // Whichever files are there now.
+        match read::resume(&self.files, &self.options, above.committed, &(above.in_memory)()) {
+            Ok(again) => *open = Some(again),
+            Err(error) => {
+                *self.broken.lock() = Some(error.clone());
+                return Err(error);
+            }
+        }
+        self.files.keep_room();
+        swapped
     }
 
-    fn disarm(&self) {
-        self.shared.quota.disarm();
-    }
-
-    async fn close(&self) -> Result<(), Error> {
-        match self.command(Command::Close).await {
-            Err(Error::Closed) => Ok(()),
-            other => other,
+    fn trim(&self, sample: &dyn Fn(usize) -> Vec<Place>) {
+        if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
+            let sample = sample(TRIM_PAGES);
+            // What cannot be read now is read by the next one who asks, who learns why.
+            let _ = self.with_open(|open| trim_page_cache(open, &sample));
         }
     }
+
+    fn bytes(&self) -> u64 {
+        self.files.bytes()
+    }
+
+    /// sled's file does not shrink by itself, but has the room of what was removed used again.
+    fn used_bytes(&self, stored: u64) -> u64 {
+        self.bytes().min(stored * ROOM_FACTOR)
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        self.closed.store(true, Ordering::SeqCst);
+        let mut open = self.open.write();
+        let result = open.as_ref().map_or(Ok(()), |open| flush(open).map(drop));
+        *open = None;
+        result
+    }
 }
+
+impl Sled {
+    /// Run with sled open.
+    fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T, Error>) -> Result<T, Error> {
+        match &*self.open.read() {
+            Some(open) => caught(|| work(open)),
+            None if self.closed.load(Ordering::SeqCst) => Err(Error::Closed),
+            None => Err(Error::Failed {
+                step: "reading the store",
+                message: "it could not be opened again after an error".into(),
+            }),
+        }
+    }
+
+    fn barrier(&self, open: &Open) -> Result<(), Error> {
+        let bytes = flush(open)?;
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Run what writes; after an error or a panic in there, sled is opened again before the next write.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            Err(Error::Failed { step: "writing to the store", message: "the database library panicked".into() })
+        });
+        if let Err(error) = &result {
+            error!(%error, "the store cannot write");
+            *self.broken.lock() = Some(error.clone());
+        }
+        result
+    }
+
+    /// Back at the last committed revision. While that has no prospect, what is open stays for reading.
+    fn open_again(&self, above: &Above<'_>) -> Result<(), Error> {
+        self.files.probe()?;
+        let mut open = self.open.write();
+        *open = None;
+        let again = read::resume(&self.files, &self.options, above.committed, &(above.in_memory)())?;
+        let last = last_record(&again)?.map_or(1, |place| place.revision).max(again.census.get().compacted);
+        let durable = self.durable.load(Ordering::SeqCst);
+        if last < durable {
+            return Err(Error::Failed {
+                step: "repairing the store",
+                message: format!("revision {durable} was written, but only {last} is there"),
+            });
+        }
+        flush(&again)?;
+        *open = Some(again);
+        Ok(())
+    }
+}
+
+/// Bytes of entries between two barriers while files are made anew, and the room that is claimed for them: the longest
+/// value may come on top, and sled writes more than it is given.
+const REWRITE_BYTES: usize = 1 << 20;
+const REWRITE_ROOM_BYTES: u64 = 32 << 20;
+
+/// Make the same store in new files.
+fn rewrite(from: &Open, files: &Files, options: &Options) -> Result<(), Error> {
+    let io = |e| sled_error("copying the store", e);
+    let to = open_sled(files, options)?;
+    let (mut bytes, mut pages) = (0, Pages::default());
+    for entry in from.sled.iter() {
+        let (key, value) = entry.map_err(io)?;
+        if [read::FORMAT_KEY, census::CENSUS_KEY].contains(&&*key) {
+            continue;
+        }
+        if bytes == 0 {
+            to.file.reserve(REWRITE_ROOM_BYTES, Purpose::Fill)?;
+        }
+        bytes += key.len() + value.len();
+        to.sled.insert(&key, value).map_err(io)?;
+        if let Some(place) = entries::place(&key) {
+            pages.visited_key(&from.sled, place.revision, &key)?;
+        }
+        if bytes >= REWRITE_BYTES {
+            flush(&to)?;
+            bytes = 0;
+        }
+    }
+    flush(&to)?;
+    let counted = from.census.get();
+    if census::count(&to)? != counted.sum {
+        return Err(Error::Damaged("writes in the middle are missing".to_owned()));
+    }
+    read::set_up(&to, counted)?;
+    flush(&to)?;
+    to.file.release()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,13 @@
 //! sled and the file under it: opening, reading, the barrier, and what its errors mean.
 
-use super::Options;
 use super::census::Census;
-use super::files::{Database, Files, failed};
-use super::record::{Place, Record, Value, decode, unpack};
+use super::entries::{Stored, decode, key, piece_key, record_place};
+use super::files::{Database, Files};
 use crate::store::Error;
+use crate::store::local::Options;
+use crate::store::local::directory::failed;
+use crate::store::local::engine::{damaged, missing};
+use crate::store::local::record::{Place, unpack};
 use bytes::Bytes;
 use std::path::Path;
 use std::time::Duration;
@@ -36,26 +39,25 @@ pub struct Open {
 
 /// The value of a record in sled; `None` if the record is not there.
 pub fn fetch(open: &Open, place: Place) -> Result<Option<Bytes>, Error> {
-    let bytes = open.sled.get(place.key()).map_err(|e| sled_error("reading a value", e))?;
+    let bytes = open.sled.get(key(place)).map_err(|e| sled_error("reading a value", e))?;
     let Some(bytes) = bytes else { return Ok(None) };
-    let record = decode(&bytes).ok_or_else(|| damaged(place))?;
-    value_of(open, place, &record).map(Some)
+    let Stored { record, pieces, .. } = decode(&bytes).ok_or_else(|| damaged(place))?;
+    let value = match record.value() {
+        Some(value) => value,
+        None => unpack(&stored_pieces(open, place, pieces)?, record.raw),
+    };
+    value.map(Some).map_err(|_| damaged(place))
 }
 
-pub fn value_of(open: &Open, place: Place, record: &Record<'_>) -> Result<Bytes, Error> {
-    let value = match record.value {
-        Value::Inline { raw, bytes } => unpack(bytes, raw),
-        Value::Pieces { raw, count } => {
-            let (mut stored, mut pages) = (Vec::new(), Pages::default());
-            for piece in 0..count {
-                let bytes = open.sled.get(place.piece_key(piece)).map_err(|e| sled_error("reading a value", e))?;
-                stored.extend_from_slice(&bytes.ok_or_else(|| missing(place))?);
-                pages.visited_key(&open.sled, 0, &place.piece_key(piece))?;
-            }
-            unpack(&stored, raw)
-        }
-    };
-    value.map_err(|_| damaged(place))
+fn stored_pieces(open: &Open, place: Place, count: u16) -> Result<Vec<u8>, Error> {
+    let (mut stored, mut pages) = (Vec::new(), Pages::default());
+    for piece in 0..count {
+        let key = piece_key(place, piece);
+        let bytes = open.sled.get(key).map_err(|e| sled_error("reading a value", e))?;
+        stored.extend_from_slice(&bytes.ok_or_else(|| missing(place))?);
+        pages.visited_key(&open.sled, 0, &key)?;
+    }
+    Ok(stored)
 }
 
 /// The pages that one reader of many records comes by, in order: sled's page cache is to stay within its limit
@@ -69,7 +71,7 @@ pub struct Pages {
 impl Pages {
     /// To be told after a record was read.
     pub fn visited(&mut self, open: &::sled::Tree, place: Place) -> Result<(), Error> {
-        self.visited_key(open, place.revision / PAGE_RECORDS, &place.key())
+        self.visited_key(open, place.revision / PAGE_RECORDS, &key(place))
     }
 
     /// The same, of another kind of keys. `part` differs at least where keys are far from each other.
@@ -90,16 +92,13 @@ fn press(sled: &::sled::Tree, key: &[u8], accesses: usize) -> Result<(), Error> 
 
 /// Have sled let go of pages; these are of records everywhere in the store, [`TRIM_PAGES`] or so.
 pub fn trim_page_cache(open: &Open, places: &[Place]) -> Result<(), Error> {
-    places.iter().try_for_each(|place| press(&open.sled, &place.key(), TRIM_ACCESSES))
+    places.iter().try_for_each(|place| press(&open.sled, &key(*place), TRIM_ACCESSES))
 }
 
 /// Pieces of a record's value.
 pub fn pieces(open: &Open, place: Place) -> Result<u16, Error> {
-    let bytes = open.sled.get(place.key()).map_err(|e| sled_error("reading a record", e))?;
-    match bytes.as_deref().and_then(decode).map(|record| record.value) {
-        Some(Value::Pieces { count, .. }) => Ok(count),
-        _ => Ok(0),
-    }
+    let bytes = open.sled.get(key(place)).map_err(|e| sled_error("reading a record", e))?;
+    Ok(bytes.as_deref().and_then(decode).map_or(0, |stored| stored.pieces))
 }
 
 /// Have sled write everything out and wait for the disk. Returns how many bytes it wrote.
@@ -113,7 +112,7 @@ pub fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         .unwrap_or_else(|_| Err(Error::Damaged("the database library cannot read its files".into())))
 }
 
-/// Open sled; while another instance in this process lets go of its files, again.
+/// Open sled, on a full disk with the room that was kept for this; while another instance in this process lets go of its files, again.
 pub fn open_sled(files: &Files, options: &Options) -> Result<Open, Error> {
     let mut tries = 0;
     loop {
@@ -122,6 +121,7 @@ pub fn open_sled(files: &Files, options: &Options) -> Result<Open, Error> {
                 tries += 1;
                 std::thread::sleep(REOPEN_PAUSE);
             }
+            Err(Error::NoSpace(_)) if files.give_room() => {}
             other => return other,
         }
     }
@@ -166,18 +166,6 @@ pub fn last_record(open: &Open) -> Result<Option<Place>, Error> {
         Some(entry) => Ok(record_place(&entry.map_err(|e| sled_error("reading the last record", e))?.0)),
         None => Ok(None),
     }
-}
-
-pub fn record_place(key: &[u8]) -> Option<Place> {
-    if key.first() == Some(&b'r') { Place::parse(key) } else { None }
-}
-
-pub fn damaged(place: Place) -> Error {
-    Error::Damaged(format!("{place} cannot be read"))
-}
-
-pub fn missing(place: Place) -> Error {
-    Error::Damaged(format!("{place} is missing"))
 }
 
 fn open_error(path: &Path, error: ::sled::Error) -> Error {

@@ -7,4 +7,5 @@ fuzz_target!(|input: &[u8]| {
     let Some((split, rest)) = input.split_first() else { return };
     let (key, value) = rest.split_at(rest.len().min(usize::from(*split)));
     kedge::store::sled::entry_is_readable(key, value);
+    kedge::store::log::frame_is_readable(input);
 });

@@ -134,11 +134,20 @@ impl Index {
 
     /// Enter the next version of a key. Versions come in the order of their places.
     pub fn push(&mut self, key: &[u8], version: Version) -> Key {
+        self.push_known(self.known(key).unwrap_or_else(|| Key::from(key)), version)
+    }
+
+    /// The same, without a copy of a key that is new.
+    pub fn push_key(&mut self, key: Key, version: Version) {
+        self.push_known(self.known(&key).unwrap_or(key), version);
+    }
+
+    fn known(&self, key: &[u8]) -> Option<Key> {
+        self.keys.get_key_value(key).map(|(key, _)| key.clone())
+    }
+
+    fn push_known(&mut self, key: Key, version: Version) -> Key {
         self.stored_bytes += u64::from(version.stored);
-        let key = match self.keys.get_key_value(key) {
-            Some((key, _)) => key.clone(),
-            None => Key::from(key),
-        };
         match self.keys.get_mut(&key) {
             Some(versions) => {
                 let old = versions.push(version);

@@ -1,19 +1,17 @@
 //! What readers and the writer share: opening and repair, reads, the history behind watches.
 
 use super::Options;
-use super::files::Directory;
+use super::directory::Directory;
+use super::engine::{Above, Engine, missing};
 use super::index::{Index, Superseded, Version};
 use super::mark::{Mark, Noted};
-use super::open::{
-    Open, Pages, TRIM_PAGES, caught, damaged, fetch, flush, last_record, missing, trim_page_cache, value_of,
-};
-use super::past::{Past, PastWrite, Source};
+use super::past::{Past, Tell, go_through};
 use super::recent::{Recent, Written};
-use super::record::{Place, decode};
+use super::record::Place;
 use super::recovery::{self, Loaded};
 use super::snapshot::{STEP_BYTES, STEP_RECORDS};
 use super::values::Values;
-use super::volatile::Volatile;
+use super::volatile::{Kept, Volatile};
 use crate::store::condition::{Condition, Loss};
 use crate::store::hub::{History, Hub};
 use crate::store::lease::Book;
@@ -28,27 +26,17 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Records read from sled after which a trim has sled let go of pages.
-const TRIM_FETCHES: usize = 1000;
 
 /// Records that one step of reading history looks at, at least (it ends between revisions).
 const HISTORY_RECORDS: usize = 1024;
-
-/// What the file takes at most for each byte that is kept in it; above that it has room to be used again.
-const ROOM_FACTOR: u64 = 3;
-
-/// What the file may take beyond that: room is claimed ahead of writes.
-const SPARE_BYTES: u64 = 24 << 20;
 
 pub struct Shared {
     options: Options,
     /// `None` once closed.
     directory: Mutex<Option<Directory>>,
-    /// `None` once closed, and while sled could not be opened again after an error.
-    pub open: RwLock<Option<Open>>,
+    pub engine: Arc<dyn Engine>,
     pub index: RwLock<Index>,
     pub values: Mutex<Values>,
     /// What is only in memory so far.
@@ -61,7 +49,6 @@ pub struct Shared {
     /// The memory tier's history begins here.
     floor: u64,
     compacted: AtomicU64,
-    written: AtomicU64,
     closed: AtomicBool,
     mark: Mark,
     pub rolling: Arc<Rolling>,
@@ -70,8 +57,6 @@ pub struct Shared {
     rate: Mutex<Written>,
     /// Why the last write failed, if it did.
     alarm: Mutex<Option<String>>,
-    /// Records read from sled since the last trim.
-    fetched: AtomicUsize,
     /// Revisions that reads under way look at, with how many.
     pins: Mutex<BTreeMap<u64, usize>>,
     pub leases: Book,
@@ -82,13 +67,12 @@ pub struct Shared {
 impl Shared {
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         let directory = Directory::open(path)?;
-        let (Loaded { open, index, reached, committed, compacted, floor, leases }, mark) =
-            recovery::open(&directory, &options)?;
+        let (Loaded { opened, reached, committed, compacted, floor }, mark) = recovery::open(&directory, &options)?;
         mark.set(Noted { durable: reached, reserved: 0 });
-        let quota_bytes = options.quota_bytes;
-        if index.len() >= TRIM_FETCHES {
-            trim_page_cache(&open, &index.sample(TRIM_PAGES))?;
-            give_back_memory();
+        give_back_memory();
+        let (leases, now, quota_bytes) = (Book::default(), Instant::now(), options.quota_bytes);
+        for (id, entry) in opened.leases {
+            leases.enter(id, entry.granted, entry.remaining, now);
         }
         Ok(Shared {
             values: Mutex::new(Values::new(options.value_cache_bytes)),
@@ -100,17 +84,15 @@ impl Shared {
             rate: Mutex::default(),
             alarm: Mutex::default(),
             directory: Mutex::new(Some(directory)),
-            open: RwLock::new(Some(open)),
-            index: RwLock::new(index),
+            engine: opened.engine,
+            index: RwLock::new(opened.index),
             volatile: RwLock::default(),
             committed: AtomicU64::new(committed),
             durable: AtomicU64::new(reached),
             reserved: AtomicU64::new(0),
             floor,
             compacted: AtomicU64::new(compacted),
-            written: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            fetched: AtomicUsize::new(0),
             pins: Mutex::default(),
             leases,
             quota: Quota::new(quota_bytes),
@@ -118,61 +100,21 @@ impl Shared {
         })
     }
 
-    /// Open sled again after an error, back at the last committed revision. While that has no prospect, the old one stays
-    /// for reading.
-    pub fn repair(&self) -> Result<(), Error> {
+    /// Run what an engine needs this for.
+    pub fn with_above<T>(&self, work: impl FnOnce(&Above<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let directory = self.directory.lock();
-        let directory = directory.as_ref().ok_or(Error::Closed)?;
-        directory.probe()?;
-        let mut open = self.open.write();
-        *open = None;
-        let in_memory = self.volatile.read().places();
-        let again = recovery::resume(&directory.sled(), &self.options, self.committed().0, &in_memory)?;
-        let last = last_record(&again)?.map_or(1, |place| place.revision).max(self.compacted().0);
-        let durable = self.durable.load(Ordering::SeqCst);
-        if last < durable {
-            return Err(Error::Failed {
-                step: "repairing the store",
-                message: format!("revision {durable} was written, but only {last} is there"),
-            });
-        }
-        flush(&again)?;
-        *open = Some(again);
-        Ok(())
-    }
-
-    /// Put new files in the place of sled's, if those are much longer than what is in them needs. Only the writer may call
-    /// it; reads go on but for the last moment. Needs room on disk for what is kept.
-    pub fn give_space_back(&self) -> Result<(), Error> {
-        let kept = self.index.read().stored_bytes();
-        if self.disk_bytes() <= kept * ROOM_FACTOR + SPARE_BYTES {
-            return Ok(());
-        }
-        let (files, made) = self.with_directory(|directory| Ok((directory.sled(), directory.restoring()?)))?;
-        if let Err(error) = self.with_open(|open| recovery::rewrite(open, &made, &self.options)) {
-            self.with_directory(|directory| directory.restoring().map(drop))?;
-            return Err(error);
-        }
-        let mut open = self.open.write();
-        *open = None;
-        let swapped = self.with_directory(|directory| directory.swap(&made));
-        // Whichever files are there now.
-        let in_memory = self.volatile.read().places();
-        *open = Some(recovery::resume(&files, &self.options, self.committed().0, &in_memory)?);
-        swapped
-    }
-
-    fn with_directory<T>(&self, work: impl FnOnce(&Directory) -> Result<T, Error>) -> Result<T, Error> {
-        work(self.directory.lock().as_ref().ok_or(Error::Closed)?)
+        work(&Above {
+            directory: directory.as_ref().ok_or(Error::Closed)?,
+            committed: self.committed().0,
+            in_memory: &|| self.volatile.read().places(),
+            stored: self.index.read().stored_bytes(),
+        })
     }
 
     pub fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::SeqCst);
         self.hub.close();
-        let mut open = self.open.write();
-        let result = open.as_ref().map_or(Ok(()), |open| flush(open).map(|_| ()));
-        *open = None;
-        drop(open);
+        let result = self.engine.close();
         *self.directory.lock() = None;
         result
     }
@@ -257,20 +199,15 @@ impl Shared {
     }
 
     pub fn disk_bytes(&self) -> u64 {
-        self.directory.lock().as_ref().map_or(0, Directory::bytes)
+        self.engine.bytes()
     }
 
-    /// Bytes on disk that are in use. sled's file does not shrink by itself, but has the room of what was removed used again.
     pub fn used_bytes(&self) -> u64 {
-        self.disk_bytes().min(self.index.read().stored_bytes() * ROOM_FACTOR)
+        self.engine.used_bytes(self.index.read().stored_bytes())
     }
 
     pub fn written_bytes(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
-    }
-
-    pub fn add_written(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.engine.written()
     }
 
     /// Give back memory, also what others in this process have freed: objects are small and of mixed age, so the
@@ -278,24 +215,8 @@ impl Shared {
     pub fn trim(&self) {
         self.values.lock().age();
         self.rate.lock().sample(Instant::now(), self.written_bytes());
-        if self.fetched.swap(0, Ordering::Relaxed) >= TRIM_FETCHES {
-            // What cannot be read now is read by the next one who asks, who learns why.
-            let sample = self.index.read().sample(TRIM_PAGES);
-            let _ = self.with_open(|open| trim_page_cache(open, &sample));
-        }
+        self.engine.trim(&|count| self.index.read().sample(count));
         give_back_memory();
-    }
-
-    /// Run with sled open.
-    pub fn with_open<T>(&self, work: impl FnOnce(&Open) -> Result<T, Error>) -> Result<T, Error> {
-        match &*self.open.read() {
-            Some(open) => caught(|| work(open)),
-            None if self.closed.load(Ordering::SeqCst) => Err(Error::Closed),
-            None => Err(Error::Failed {
-                step: "reading the store",
-                message: "it could not be opened again after an error".into(),
-            }),
-        }
     }
 
     /// The oldest revision that must stay readable.
@@ -309,7 +230,7 @@ impl Shared {
         Pin { shared: self.clone(), revision }
     }
 
-    /// The first half of a read: keys and recently used values. What is left needs sled.
+    /// The first half of a read: keys and recently used values. What is left needs the engine.
     pub fn start_range(self: &Arc<Self>, request: &RangeRequest) -> Result<Reading, Error> {
         self.check_open()?;
         // The revision is checked and pinned under the lock that forgetting takes exclusively.
@@ -357,43 +278,44 @@ impl Shared {
         compacted: Revision,
         revision: Revision,
     ) -> Result<(Vec<Write>, Option<Place>), Error> {
+        let kept = self.volatile.read().from(from, STEP_RECORDS);
         let mut writes = Vec::new();
-        let (mut looked_at, mut bytes) = (0, 0);
-        self.with_open(|open| {
-            let mut past = self.past(open, from, STEP_RECORDS);
-            while let Some((place, write)) = past.next()? {
-                if place.revision > revision.0 {
-                    return Ok(None);
-                }
-                if looked_at >= STEP_RECORDS || bytes >= STEP_BYTES {
-                    return Ok(Some(place));
-                }
-                looked_at += 1;
-                let current = || self.index.read().get(&write.key, compacted.0).map(|version| version.place());
-                if place.revision <= compacted.0 && current() != Some(place) {
-                    continue;
-                }
-                let value = match write.source {
-                    Source::Memory(ref value) => value.clone(),
-                    Source::Disk(ref stored) => value_of(open, place, &decode(stored).ok_or_else(|| damaged(place))?)?,
-                };
-                bytes += value.len() + write.key.len();
-                writes.push(Write { sub: place.sub, kind: write.kind(), kv: write.into_kv(place, value) });
+        let (mut looked_at, mut bytes, mut next) = (0, 0, None);
+        let cut = self.past(from, kept, STEP_RECORDS, &mut |place, write| {
+            if place.revision > revision.0 {
+                return Ok(false);
             }
-            Ok(past.cut_at())
-        })
-        .map(|next| (writes, next))
+            if looked_at >= STEP_RECORDS || bytes >= STEP_BYTES {
+                next = Some(place);
+                return Ok(false);
+            }
+            looked_at += 1;
+            let current = || self.index.read().get(write.key(), compacted.0).map(|version| version.place());
+            if place.revision <= compacted.0 && current() != Some(place) {
+                return Ok(true);
+            }
+            let value = write.value(place, &*self.engine)?;
+            bytes += value.len() + write.key().len();
+            writes.push(Write { sub: place.sub, kind: write.kind(), kv: write.kv(place, value) });
+            Ok(true)
+        })?;
+        Ok((writes, next.or(cut)))
     }
 
-    /// Everything written from a place on, in order. Memory comes first: what is written back meanwhile is then met
-    /// twice, not never.
-    fn past(&self, open: &Open, from: Place, limit: usize) -> Past {
-        let kept = self.volatile.read().from(from, limit);
+    /// Everything written from a place on, in order. `kept`: see [`Volatile::from`], with this limit. It was looked up first:
+    /// what is written back meanwhile is then met twice, not never.
+    fn past(
+        &self,
+        from: Place,
+        kept: Vec<(Place, Kept)>,
+        limit: usize,
+        tell: &mut Tell<'_>,
+    ) -> Result<Option<Place>, Error> {
         let end = if kept.len() >= limit { kept.last().map(|(place, _)| place.revision) } else { None };
-        Past::new(from, kept, &open.sled, end)
+        go_through(&*self.engine, from, &kept, end, tell)
     }
 
-    /// A value, recently used or from sled.
+    /// A value, recently used or from the engine.
     pub fn value(&self, place: Place) -> Result<Bytes, Error> {
         if let Some(value) = self.values.lock().get(place) {
             return Ok(value);
@@ -401,13 +323,12 @@ impl Shared {
         self.fetch(place)
     }
 
-    /// A value from the memory tier or sled.
+    /// A value from the memory tier or the engine.
     fn fetch(&self, place: Place) -> Result<Bytes, Error> {
         if let Some(kept) = self.volatile.read().get(place) {
             return Ok(kept.value.clone().unwrap_or_default());
         }
-        self.fetched.fetch_add(1, Ordering::Relaxed);
-        let value = self.with_open(|open| fetch(open, place)?.ok_or_else(|| missing(place)))?;
+        let value = self.engine.value(place)?.ok_or_else(|| missing(place))?;
         self.values.lock().offer(place, &value);
         Ok(value)
     }
@@ -418,42 +339,39 @@ impl Shared {
         let mut events: Vec<Arc<Event>> = Vec::new();
         let mut looked_at = 0;
         let mut next = committed + 1;
-        let read = self.with_open(|open| {
-            let mut last = from;
-            let mut past = self.past(open, Place { revision: from, sub: 0 }, HISTORY_RECORDS);
-            while let Some((place, write)) = past.next()? {
-                let full = events.len() >= limit || looked_at >= HISTORY_RECORDS;
-                if place.revision > committed || (full && place.revision > last) {
-                    next = place.revision.min(committed + 1);
-                    return Ok(());
-                }
-                last = place.revision;
-                looked_at += 1;
-                if range.contains(&write.key) {
-                    events.push(Arc::new(self.event(place, write)?));
-                }
-            }
-            if let Some(place) = past.cut_at() {
+        let (start, mut last) = (Place { revision: from, sub: 0 }, from);
+        let kept = self.volatile.read().from(start, HISTORY_RECORDS);
+        let read = self.past(start, kept, HISTORY_RECORDS, &mut |place, write| {
+            let full = events.len() >= limit || looked_at >= HISTORY_RECORDS;
+            if place.revision > committed || (full && place.revision > last) {
                 next = place.revision.min(committed + 1);
+                return Ok(false);
             }
-            Ok(())
+            last = place.revision;
+            looked_at += 1;
+            if range.contains(write.key()) {
+                events.push(Arc::new(self.event(place, write)?));
+            }
+            Ok(true)
         });
         // Compaction may have taken away what was to be read.
         if Revision(from) < self.compacted() {
             return Err(Error::Compacted(self.compacted()));
         }
-        read?;
+        if let Some(place) = read? {
+            next = place.revision.min(committed + 1);
+        }
         Ok((events, Revision(next)))
     }
 
-    fn event(&self, place: Place, write: PastWrite) -> Result<Event, Error> {
-        let value = if write.deleted { Bytes::new() } else { self.value(place)? };
-        let previous = self.index.read().before(&write.key, place.revision);
+    fn event(&self, place: Place, write: &Past<'_>) -> Result<Event, Error> {
+        let value = if write.deleted() { Bytes::new() } else { self.value(place)? };
+        let previous = self.index.read().before(write.key(), place.revision);
         let previous = previous.and_then(|version| {
             let value = self.value(version.place()).ok()?;
-            Some(key_value(&write.key, &version, value))
+            Some(key_value(write.key(), &version, value))
         });
-        Ok(Event { kind: write.kind(), kv: write.into_kv(place, value), previous })
+        Ok(Event { kind: write.kind(), kv: write.kv(place, value), previous })
     }
 }
 
@@ -509,16 +427,22 @@ impl Reading {
         if self.missing.is_empty() {
             return Ok(self.response);
         }
-        // In the order of the pages.
-        self.missing.sort_unstable();
-        let mut pages = Pages::default();
+        let shared = &self.pin.shared;
+        let (mut elsewhere, mut positions) = (Vec::new(), Vec::new());
         for (place, position) in std::mem::take(&mut self.missing) {
-            let value = self.pin.shared.fetch(place)?;
-            self.pin.shared.with_open(|open| pages.visited(&open.sled, place))?;
-            if let Some(kv) = self.response.kvs.get_mut(position) {
-                kv.value = value;
+            match shared.volatile.read().get(place) {
+                Some(kept) => self.response.kvs[position].value = kept.value.clone().unwrap_or_default(),
+                None => {
+                    elsewhere.push(place);
+                    positions.push(position);
+                }
             }
         }
+        let kvs = &mut self.response.kvs;
+        shared.engine.values(&elsewhere, &mut |at, value| {
+            shared.values.lock().offer(elsewhere[at], &value);
+            kvs[positions[at]].value = value;
+        })?;
         Ok(self.response)
     }
 }

@@ -1,23 +1,19 @@
 //! The one writer: a thread that takes what is waiting, evaluates it in order, inserts everything, passes one barrier,
 //! and only then shows and acknowledges it (group commit). Compaction's removals go in small steps in between.
 
-use super::census::Changes;
-use super::files::Purpose;
+use super::engine::{Changes, LeaseChange, LeaseEntry, Notes, Reserved};
 use super::index::Key;
-use super::open::{self, Open};
-use super::record::{Encoded, Encoder, ITEM_BYTES, Place, Write, encode_lease};
-use super::recovery;
+use super::record::{Encoded, Encoder, Place, Write};
 use super::shared::Shared;
 use super::step::{Batch, Step};
 use super::volatile::{Kept, PAUSE, RESERVED_REVISIONS};
 use crate::store::txn::{Apply, check_compact, run};
 use crate::store::{Error, KeyRange, LeaseId, LeaseStatus, Op, Revision, Txn, TxnResponse};
 use bytes::Bytes;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 /// Most transactions between two barriers.
 const BATCH_TXNS: usize = 512;
@@ -25,17 +21,8 @@ const BATCH_TXNS: usize = 512;
 /// Bytes of stored records after which no further transaction joins a batch.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// Bytes that sled's log grows by, at most, per byte inserted (measured: 8 to 11).
-const LOG_GROWTH: usize = 12;
-
-/// Room that is claimed beyond what a batch is expected to write: sled begins segments early and moves pages.
-const SPARE_BYTES: usize = 4 << 20;
-
 /// Versions that are removed in one step.
 const PURGE_STEP: usize = 128;
-
-/// What a removal is taken to insert.
-const PURGE_BYTES: usize = 128;
 
 /// Records of the memory tier between two barriers when they are written back.
 const WRITE_BACK_RECORDS: usize = 512;
@@ -45,7 +32,7 @@ type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub enum Command {
     Txn(Txn, Answer<TxnResponse>),
     Compact(Revision, Answer<()>),
-    Lease(LeaseChange, Answer<Revision>),
+    Lease(LeaseCommand, Answer<Revision>),
     Defragment(Answer<()>),
     /// Write back what has been in memory for long.
     WriteBack,
@@ -53,7 +40,7 @@ pub enum Command {
 }
 
 /// A change of leases, on disk before it is answered.
-pub enum LeaseChange {
+pub enum LeaseCommand {
     Grant {
         id: LeaseId,
         seconds: u32,
@@ -69,10 +56,10 @@ pub struct Writer {
     pub encoder: Encoder,
     /// Last revision given out; between batches the committed one.
     pub revision: u64,
-    /// Why sled has to be opened again before the next write.
-    broken: Option<Error>,
     /// There may be something to remove.
     purging: bool,
+    /// There may be space to give back.
+    tidying: bool,
     /// Until when not to try to write the memory tier back, however full.
     pause: Option<Instant>,
 }
@@ -89,7 +76,7 @@ struct Mark {
 impl Writer {
     pub fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
         let revision = shared.committed().0;
-        Writer { shared, commands, encoder: Encoder::new(), revision, broken: None, purging: true, pause: None }
+        Writer { shared, commands, encoder: Encoder::new(), revision, purging: true, tidying: true, pause: None }
     }
 
     pub fn run(mut self) {
@@ -107,13 +94,13 @@ impl Writer {
         self.close(None);
     }
 
-    /// The next command; while none waits, remove a step's worth of old versions.
+    /// The next command; while none waits, remove a step's worth of old versions, or give some space back.
     fn next_command(&mut self) -> Option<Command> {
-        while self.purging {
+        while self.purging || self.tidying {
             match self.commands.try_recv() {
                 Ok(command) => return Some(command),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) => self.purge(),
+                Err(mpsc::error::TryRecvError::Empty) => self.clean(),
             }
         }
         self.commands.blocking_recv()
@@ -142,8 +129,9 @@ impl Writer {
             let result = if again { self.run_alone(&txn) } else { committed.clone().and(result) };
             reply(answer, result);
         }
-        if self.purging && other.is_none() {
-            self.purge();
+        self.tidying = true;
+        if other.is_none() {
+            self.clean();
         }
         if self.shared.volatile.read().is_full() && self.pause.is_none_or(|until| Instant::now() >= until) {
             self.write_back();
@@ -166,11 +154,12 @@ impl Writer {
         if batch.keys.is_empty() {
             return Ok(());
         }
+        let durable = batch.records.last().map(|(place, _)| place.revision);
         let result = match self.needs_disk(&batch) {
             true => {
                 let began = Instant::now();
-                let result = self.persist(&batch);
                 let fills = batch.records.iter().any(|(_, encoded)| !encoded.deletes());
+                let result = self.persist(batch.records, !batch.kept.is_empty());
                 self.shared.observe(began.elapsed(), fills, &result);
                 result
             }
@@ -185,7 +174,7 @@ impl Writer {
                 let mut values = self.shared.values.lock();
                 batch.values.into_iter().for_each(|(place, value)| values.insert(place, value));
                 drop(values);
-                self.shared.set_committed(self.revision, batch.records.last().map(|(place, _)| place.revision));
+                self.shared.set_committed(self.revision, durable);
                 self.shared.hub.publish(Revision(self.revision), batch.events);
                 Ok(())
             }
@@ -207,40 +196,24 @@ impl Writer {
         !batch.records.is_empty() || self.revision > self.shared.reserved() || self.shared.volatile.read().is_overfull()
     }
 
-    /// Insert everything and pass the barrier.
-    fn persist(&mut self, batch: &Batch) -> Result<(), Error> {
-        let shared = self.shared.clone();
-        let reserve =
-            (!batch.kept.is_empty() && self.revision > shared.reserved()).then_some(self.revision + RESERVED_REVISIONS);
-        let mut changes = Changes::default();
-        if let Some(top) = reserve {
-            recovery::reserve(&mut changes, top);
-        }
-        self.write_records(&batch.records, changes)?;
-        if let Some(top) = reserve {
-            shared.set_reserved(top);
+    /// Have records on disk. `volatile`: the batch has some that need not be, with revisions of their own.
+    fn persist(&mut self, records: Vec<(Place, Encoded)>, volatile: bool) -> Result<(), Error> {
+        let top = (volatile && self.revision > self.shared.reserved()).then_some(self.revision + RESERVED_REVISIONS);
+        let reserved = top.map(|revision| Reserved { revision, clean: false });
+        self.apply(Changes { records, notes: Notes { reserved, ..Notes::default() }, ..Changes::default() })?;
+        if let Some(top) = top {
+            self.shared.set_reserved(top);
         }
         Ok(())
     }
 
-    /// Insert records with other changes, and pass the barrier.
-    fn write_records(&mut self, records: &[(Place, Encoded)], mut changes: Changes) -> Result<(), Error> {
-        let bytes: usize = records.iter().map(|(_, encoded)| encoded.stored()).sum();
-        records.iter().for_each(|(place, encoded)| changes.add(*place, encoded));
-        self.apply(changes, bytes)
+    fn apply(&mut self, changes: Changes) -> Result<(), Error> {
+        self.mend()?;
+        self.shared.engine.commit(changes)
     }
 
-    /// Make changes of about this many bytes, and pass the barrier.
-    fn apply(&mut self, changes: Changes, bytes: usize) -> Result<(), Error> {
-        self.mend()?;
-        let shared = self.shared.clone();
-        shared.with_open(|open| {
-            open.file.reserve((bytes * LOG_GROWTH + SPARE_BYTES) as u64, changes.purpose())?;
-            self.guarded(|writer| {
-                open.apply(changes)?;
-                writer.barrier(open)
-            })
-        })
+    fn mend(&self) -> Result<(), Error> {
+        self.shared.with_above(|above| self.shared.engine.mend(above))
     }
 
     /// Write what is due of the memory tier to disk.
@@ -264,7 +237,7 @@ impl Writer {
         }
         for part in due.chunks(WRITE_BACK_RECORDS) {
             let records: Vec<_> = part.iter().map(|(place, kept)| (*place, self.encode_kept(kept))).collect();
-            self.write_records(&records, Changes::default())?;
+            self.apply(Changes { records, ..Changes::default() })?;
             let mut volatile = shared.volatile.write();
             for (place, _) in part {
                 volatile.remove(*place);
@@ -278,45 +251,13 @@ impl Writer {
         let Kept { key, value, create, version } = kept;
         let (create, version) = (*create, *version);
         let write = Write { key, value: value.as_deref(), create, version, lease: LeaseId::NONE };
-        let mut encoded = self.encoder.encode(&write);
-        encoded.mark_last();
-        encoded
+        self.encoder.encode(&write)
     }
 
     /// Whether all that a transaction may write belongs to the memory tier.
     fn is_volatile(&self, txn: &Txn) -> bool {
         let prefixes = self.shared.volatile_prefixes();
         !prefixes.is_empty() && is_within(txn, prefixes)
-    }
-
-    fn barrier(&mut self, open: &Open) -> Result<(), Error> {
-        let bytes = open::flush(open)?;
-        self.shared.add_written(bytes);
-        Ok(())
-    }
-
-    /// Run what talks to sled; after an error or a panic in there, sled is opened again before the next write.
-    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
-        let result = catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|_| {
-            Err(Error::Failed { step: "writing to the store", message: "the database library panicked".into() })
-        });
-        if let Err(error) = &result {
-            error!(%error, "the store cannot write");
-            self.broken = Some(error.clone());
-        }
-        result
-    }
-
-    /// Open sled again if it broke.
-    fn mend(&mut self) -> Result<(), Error> {
-        let Some(cause) = &self.broken else { return Ok(()) };
-        if let Err(error) = self.shared.repair() {
-            warn!(%error, %cause, "the store cannot be opened again yet");
-            return Err(error);
-        }
-        info!(%cause, "the store works again");
-        self.broken = None;
-        Ok(())
     }
 
     fn close(mut self, answer: Option<Answer<()>>) {
@@ -332,41 +273,47 @@ impl Writer {
 
     /// Everything is on disk: give back the revisions that were reserved.
     fn release(&mut self) -> Result<(), Error> {
-        let shared = self.shared.clone();
-        if shared.reserved() == 0 || self.broken.is_some() {
+        if self.shared.reserved() == 0 {
             return Ok(());
         }
-        shared.with_open(|open| recovery::release(open, self.revision))
+        let reserved = Some(Reserved { revision: self.revision, clean: true });
+        self.apply(Changes { notes: Notes { reserved, ..Notes::default() }, ..Changes::default() })
     }
 
     fn compact(&mut self, revision: Revision) -> Result<(), Error> {
         check_compact(revision, Revision(self.revision), self.shared.compacted())?;
-        let mut changes = Changes::default();
-        changes.compact(revision.0);
-        self.apply(changes, 0)?;
+        let compacted = Some(revision.0);
+        self.apply(Changes { notes: Notes { compacted, ..Notes::default() }, ..Changes::default() })?;
         self.shared.set_compacted(revision.0);
         self.purging = true;
         Ok(())
     }
 
-    fn change_lease(&mut self, change: LeaseChange) -> Result<Revision, Error> {
+    fn change_lease(&mut self, command: LeaseCommand) -> Result<Revision, Error> {
         let now = Instant::now();
-        match change {
-            LeaseChange::Grant { id, seconds } => {
+        match command {
+            LeaseCommand::Grant { id, seconds } => {
                 self.shared.leases.check_new(id)?;
-                let mut changes = Changes::default();
-                changes.add_lease(id, encode_lease(seconds, None));
-                self.apply(changes, PURGE_BYTES)?;
+                let entry = LeaseEntry { granted: seconds, remaining: None };
+                self.apply_leases(vec![(id, LeaseChange::Add(entry))])?;
                 self.shared.leases.enter(id, seconds, None, Instant::now());
             }
-            LeaseChange::Revoke(id) => self.revoke(id)?,
-            LeaseChange::Note(notes) => {
+            LeaseCommand::Revoke(id) => self.revoke(id)?,
+            LeaseCommand::Note(notes) => {
                 let granted = |id| self.shared.leases.status(id, now).ok().map(|lease| lease.granted);
-                let known = notes.into_iter().filter_map(|(id, left)| Some((id, encode_lease(granted(id)?, left))));
-                self.note_leases(known.collect())?;
+                let note =
+                    |(id, remaining)| Some((id, LeaseChange::Note(LeaseEntry { granted: granted(id)?, remaining })));
+                self.apply_leases(notes.into_iter().filter_map(note).collect())?;
             }
         }
         Ok(Revision(self.revision))
+    }
+
+    fn apply_leases(&mut self, leases: Vec<(LeaseId, LeaseChange)>) -> Result<(), Error> {
+        if leases.is_empty() {
+            return Ok(());
+        }
+        self.apply(Changes { leases, ..Changes::default() })
     }
 
     /// Delete a lease's keys, then the lease: after a crash in between it is there without keys, and revoked again.
@@ -378,9 +325,7 @@ impl Writer {
             keys.iter().try_for_each(|key| step.delete(&KeyRange::key(Bytes::copy_from_slice(key))).map(|_| ()))
         })?;
         self.commit(batch)?;
-        let mut changes = Changes::default();
-        changes.remove_lease(id);
-        self.apply(changes, PURGE_BYTES)?;
+        self.apply_leases(vec![(id, LeaseChange::Remove)])?;
         self.shared.leases.remove(id);
         Ok(())
     }
@@ -388,31 +333,18 @@ impl Writer {
     fn note_all_leases(&mut self) -> Result<(), Error> {
         let all = self.shared.leases.all(Instant::now());
         // At least a second: one that has not been seen to end has not ended.
-        let entry = |lease: &LeaseStatus| (lease.id, encode_lease(lease.granted, Some(lease.remaining.max(1))));
-        self.note_leases(all.iter().map(entry).collect())
-    }
-
-    fn note_leases(&mut self, entries: Vec<(LeaseId, Vec<u8>)>) -> Result<(), Error> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let bytes = entries.len() * PURGE_BYTES;
-        let mut changes = Changes::default();
-        entries.into_iter().for_each(|(id, entry)| changes.note_lease(id, entry));
-        self.apply(changes, bytes)
+        let note = |lease: &LeaseStatus| {
+            let entry = LeaseEntry { granted: lease.granted, remaining: Some(lease.remaining.max(1)) };
+            (lease.id, LeaseChange::Note(entry))
+        };
+        self.apply_leases(all.iter().map(note).collect())
     }
 
     /// Remove what compaction has left for later, and give back the space that nothing is in.
     fn defragment(&mut self) -> Result<(), Error> {
         self.purge_all()?;
         self.mend()?;
-        let given = self.shared.give_space_back();
-        if let Err(error) = &given
-            && self.shared.open.read().is_none()
-        {
-            self.broken = Some(error.clone());
-        }
-        given
+        self.shared.with_above(|above| self.shared.engine.defragment(above))
     }
 
     /// Remove at once what compaction has left for later.
@@ -424,42 +356,39 @@ impl Writer {
         Ok(())
     }
 
-    /// Remove some versions that nobody can ask for any more.
-    fn purge(&mut self) {
-        if let Err(error) = self.purge_step() {
-            // Tried again after the next compaction.
-            warn!(%error, "old revisions stay on disk for now");
-            self.purging = false;
+    /// Remove some versions that nobody can ask for any more, and give some space back.
+    fn clean(&mut self) {
+        if self.purging {
+            if let Err(error) = self.purge_step() {
+                // Tried again after the next compaction.
+                warn!(%error, "old revisions stay on disk for now");
+                self.purging = false;
+            }
+        } else if self.tidying {
+            let tidied = self.mend().and_then(|()| self.shared.engine.tidy());
+            self.tidying = tidied.unwrap_or_else(|error| {
+                // Tried again after the next write.
+                warn!(%error, "space on disk is not given back for now");
+                false
+            });
         }
     }
 
     fn purge_step(&mut self) -> Result<(), Error> {
         self.mend()?;
         let shared = self.shared.clone();
-        shared.with_open(|open| {
-            open.file.reserve((PURGE_STEP * PURGE_BYTES * LOG_GROWTH + SPARE_BYTES) as u64, Purpose::Empty)?;
-            // The lock is held while the horizon is looked up: reads check and pin their revision under it.
-            let gone = {
-                let mut index = shared.index.write();
-                let horizon = shared.horizon();
-                index.purge(horizon, PURGE_STEP)
-            };
-            self.purging = gone.len() == PURGE_STEP;
-            let on_disk = shared.forget(gone);
-            if on_disk.is_empty() {
-                return Ok(());
-            }
-            self.guarded(|writer| {
-                let mut changes = Changes::default();
-                for entry in &on_disk {
-                    // Only long values can be in pieces.
-                    let long = entry.stored as usize > ITEM_BYTES / 2;
-                    changes.remove(entry.place, if long { open::pieces(open, entry.place)? } else { 0 });
-                }
-                open.apply(changes)?;
-                if writer.purging { Ok(()) } else { writer.barrier(open) }
-            })
-        })
+        // The lock is held while the horizon is looked up: reads check and pin their revision under it.
+        let gone = {
+            let mut index = shared.index.write();
+            let horizon = shared.horizon();
+            index.purge(horizon, PURGE_STEP)
+        };
+        self.purging = gone.len() == PURGE_STEP;
+        let on_disk = shared.forget(gone);
+        if !on_disk.is_empty() {
+            shared.engine.forget(&on_disk, self.purging)?;
+        }
+        Ok(())
     }
 
     /// Evaluate what writes (a transaction) against everything before it, also what is not committed yet. What it writes is
@@ -480,11 +409,6 @@ impl Writer {
         let place = Place { revision: self.revision + 1, sub: 0 };
         let result = work(&mut Step { writer: self, batch, place, in_memory });
         match &result {
-            Ok(_) if batch.records.len() > mark.records => {
-                if let Some((_, last)) = batch.records.last_mut() {
-                    last.mark_last();
-                }
-            }
             Ok(_) => {}
             Err(_) => {
                 self.undo(&batch.keys[mark.keys..]);
