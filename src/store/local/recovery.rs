@@ -100,7 +100,8 @@ fn lost_the_end(
         None => format!("the store's files end at revision {}", loaded.reached),
     };
     let newest = snapshots(directory).into_iter().find_map(|path| whole(&path));
-    if newest.is_some_and(|revision| revision.0 > loaded.reached) {
+    // Without anything left, not even an empty store is made of it.
+    if loaded.reached <= 1 || newest.is_some_and(|revision| revision.0 > loaded.reached) {
         loaded.opened.engine.close()?;
         return from_snapshot(kind, directory, options, noted, &cause);
     }

@@ -1,7 +1,7 @@
 //! Giving space back: what is still needed of the oldest segment is written again at the end, and the segment dropped.
 
 use super::frame::Frame;
-use super::segment::Window;
+use super::segment::{Slot, Window};
 use super::{Location, Log, Room, SPARES, Tail, checked};
 use crate::store::Error;
 use crate::store::local::engine::damaged;
@@ -146,7 +146,7 @@ impl Log {
         // Whoever still reads from it has it until then.
         match dropped.map(Arc::try_unwrap) {
             Some(Ok(slot)) if tail.spares.len() < SPARES + 1 && slot.length == self.segment_bytes() => {
-                tail.spares.push(slot);
+                tail.spares.push(Slot { used: true, ..slot });
                 tail.pressed = false;
             }
             Some(Ok(slot)) => self.remove(&slot),

@@ -56,6 +56,10 @@ const COMMIT_GONE: usize = 4096;
 /// Places that a scan looks up at a time.
 const SCAN_STEP: usize = 256;
 
+/// The file system notes in its journal when a claimed block is written for the first time: three blocks for each time.
+/// So a frame that is shorter than this takes this much of zeros with it, which the next ones are written over.
+const AHEAD_BYTES: usize = 128 << 10;
+
 /// The buffer for frames is let go when it has become longer than this.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -139,11 +143,23 @@ struct Next {
     slot: Arc<Slot>,
     at: u64,
     link: Link,
+    /// Up to here the file has been written before.
+    prepared: u64,
 }
 
 impl Next {
     fn segment(&self) -> u32 {
         self.link.segment as u32
+    }
+
+    /// Add to what is written here, up to `end`, what prepares the file for the next writes. Gives up to where it is then.
+    fn prepare(&self, end: u64, bytes: &mut Vec<u8>) -> u64 {
+        if end <= self.prepared || bytes.len() >= AHEAD_BYTES {
+            return self.prepared.max(end);
+        }
+        let prepared = (end + AHEAD_BYTES as u64).min(self.slot.length);
+        bytes.resize((prepared - self.at) as usize, 0);
+        prepared
     }
 }
 
@@ -300,13 +316,15 @@ impl Log {
         let at = start.at + bytes.len() as u64;
         let (frame, crc) = frame.finish(link);
         // Both frames of a new segment go at once.
-        let bytes = if bytes.is_empty() { frame } else { [bytes, frame].concat() };
+        let mut bytes = if bytes.is_empty() { frame } else { [bytes, frame].concat() };
+        let end = start.at + bytes.len() as u64;
+        let prepared = start.prepare(end, &mut bytes);
         if let Err(error) = start.slot.write(&bytes, start.at) {
             error!(%error, "the store cannot write");
             tail.failed_at(start);
             return Err(error);
         }
-        let (segment, end) = (start.segment(), start.at + bytes.len() as u64);
+        let segment = start.segment();
         self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if start.at == 0 {
             self.table.write().segments.insert(segment, start.slot.clone());
@@ -314,7 +332,7 @@ impl Log {
         if bytes.capacity() <= BUFFER_BYTES {
             tail.buffer = bytes;
         }
-        tail.next = Next { slot: start.slot, at: end, link: link.next(crc) };
+        tail.next = Next { slot: start.slot, at: end, link: link.next(crc), prepared };
         Ok((segment, at))
     }
 
@@ -335,7 +353,8 @@ impl Log {
         let found = tail.spares.iter().position(|slot| slot.length >= needed).unwrap_or(0);
         let slot = Arc::new(tail.spares.swap_remove(found));
         let link = Link { segment: tail.next.link.segment + 1, nonce: rand::random(), ..tail.next.link };
-        Ok(Next { slot, at: 0, link })
+        let prepared = if slot.used { slot.length } else { 0 };
+        Ok(Next { slot, at: 0, link, prepared })
     }
 
     fn new_spare(&self, tail: &mut Tail, length: u64) -> Result<Slot, Error> {

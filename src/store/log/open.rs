@@ -63,7 +63,7 @@ fn begin(path: &Path, reading: &mut Reading, name: u64) -> Result<Next, Error> {
     let slot = Slot::create(path, name, LEAST_SEGMENT_BYTES)?;
     let link = Link { number: 1, previous: 0, segment: 1, nonce: rand::random() };
     reading.oldest = 1;
-    Ok(Next { slot: Arc::new(slot), at: 0, link })
+    Ok(Next { slot: Arc::new(slot), at: 0, link, prepared: 0 })
 }
 
 /// Where no segment begins there was never one: no frame is behind those of the first write, which may be torn.
@@ -182,7 +182,7 @@ impl Reading {
             })?;
             let bad = Some(format!("{}: the frame at {} is damaged", slot.path.display(), end.at));
             let Some(link) = end.link.filter(|_| end.at > 0) else { return Ok((bad, next)) };
-            next = Some(Next { slot: slot.clone(), at: end.at, link });
+            next = Some(Next { slot: slot.clone(), at: end.at, link, prepared: end.at });
             // Elsewhere the next segment's head tells whether frames are missing.
             let later =
                 |found: &Link| (found.segment, found.nonce) == (link.segment, link.nonce) && found.number > link.number;

@@ -17,6 +17,8 @@ pub struct Slot {
     pub path: PathBuf,
     /// Bytes.
     pub length: u64,
+    /// It was a segment before, so all of it has been written.
+    pub used: bool,
 }
 
 const EXTENSION: &str = "seg";
@@ -34,7 +36,7 @@ impl Slot {
             }
             file.sync_all()?;
             durable::sync_dir(directory)?;
-            Ok(Slot { file, path: path.clone(), length })
+            Ok(Slot { file, path: path.clone(), length, used: false })
         };
         work().map_err(|error| {
             let _ = fs::remove_file(&path);
@@ -54,7 +56,7 @@ impl Slot {
             let open = || -> io::Result<Slot> {
                 let file = OpenOptions::new().read(true).write(true).open(&path)?;
                 let length = file.metadata()?.len();
-                Ok(Slot { file, path: path.clone(), length })
+                Ok(Slot { file, path: path.clone(), length, used: false })
             };
             slots.push(open().map_err(|e| failed("opening the store's files", &path, &e))?);
         }
