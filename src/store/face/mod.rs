@@ -1,6 +1,6 @@
 //! etcd's API v3 on the store: for `etcdctl`, backup tools, and any client of etcd. The one place here that speaks HTTP.
 //!
-//! `kv.rs`, `range_stream.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `answer.rs`: errors in
+//! `kv.rs`, `range.rs`, `range_stream.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `answer.rs`: errors in
 //! etcd's words. `refine.rs`: sorting and filters. `snapshot.rs`, `bolt.rs`, `form.rs`: etcd's file format. `web.rs`:
 //! what is asked by plain HTTP.
 
@@ -10,6 +10,7 @@ mod form;
 mod kv;
 mod lease;
 mod maintenance;
+mod range;
 mod range_stream;
 mod refine;
 mod snapshot;
@@ -75,7 +76,7 @@ impl Face {
             return ready(unknown(&path)).boxed();
         };
         match (service, method) {
-            ("KV", "Range") => unary(request, move |asked| async move { kv::range(&*store, asked).await }),
+            ("KV", "Range") => range::answer(store, request).boxed(),
             ("KV", "RangeStream") => {
                 stream(request, move |asked| async move { range_stream::range_stream(store, &asked) })
             }

@@ -25,12 +25,14 @@ pub fn range_stream(
     if Refine::of(request)?.is_some() {
         return Err(Status::unimplemented("etcdserver: RangeStream neither sorts nor filters by revision: use Range"));
     }
-    let asked = range_request(request, None)?;
-    let parts = Parts { store, limit: asked.limit, asked, keys: FIRST_KEYS, given: 0, at: None, ended: false };
-    Ok(futures::stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|part| (part, parts))) }))
+    let parts = Parts::new(store, range_request(request, None)?, FIRST_KEYS);
+    let answer = |part| RangeStreamResponse { range_response: Some(part) };
+    let next = move |mut parts: Parts| async move { Ok(parts.next().await?.map(|part| (answer(part), parts))) };
+    Ok(futures::stream::try_unfold(parts, next))
 }
 
-struct Parts {
+/// A range that is read in parts.
+pub(super) struct Parts {
     store: Arc<dyn Store>,
     /// What is left of the range.
     asked: RangeRequest,
@@ -46,7 +48,20 @@ struct Parts {
 }
 
 impl Parts {
-    async fn next(&mut self) -> Result<Option<RangeStreamResponse>> {
+    /// `keys`: of the first part.
+    pub fn new(store: Arc<dyn Store>, asked: RangeRequest, keys: usize) -> Self {
+        Parts { store, limit: asked.limit, asked, keys, given: 0, at: None, ended: false }
+    }
+
+    /// The same once more, at the same revision: together as long as these were.
+    pub fn again(&self, asked: RangeRequest, keys: usize) -> Self {
+        let asked = RangeRequest { revision: asked.revision.or(self.at), ..asked };
+        Parts { at: self.at, ..Parts::new(self.store.clone(), asked, keys) }
+    }
+
+    /// The next part; what is said of the whole is in the last one. One after the other, parts are the answer to the whole
+    /// also as bytes.
+    pub async fn next(&mut self) -> Result<Option<proto::RangeResponse>> {
         if self.ended {
             return Ok(None);
         }
@@ -71,7 +86,7 @@ impl Parts {
             }
         }
         part.kvs = found.kvs.into_iter().map(key_value).collect();
-        Ok(Some(RangeStreamResponse { range_response: Some(part) }))
+        Ok(Some(part))
     }
 }
 
