@@ -33,11 +33,15 @@ impl Log {
         if tail.cleaning.is_none() && !self.has_reason(tail) {
             return Ok(false);
         }
-        if let Err(error) = self.clean_step(tail) {
-            tail.stuck = matches!(error, Error::Damaged(_));
-            return Err(error);
+        match self.clean_step(tail) {
+            Ok(()) => Ok(tail.cleaning.is_some() || self.has_reason(tail)),
+            // A full disk is told of by those who write.
+            Err(Error::NoSpace(_)) => Ok(false),
+            Err(error) => {
+                tail.stuck = matches!(error, Error::Damaged(_));
+                Err(error)
+            }
         }
-        Ok(tail.cleaning.is_some() || self.has_reason(tail))
     }
 
     /// Write every record again that has garbage before it, and keep no more spares than needed.

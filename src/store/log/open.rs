@@ -23,6 +23,8 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
     durable::create_dir(path, 0o700).map_err(|e| failed("creating the store's directory", path, &e))?;
     let (slots, last_name) = Slot::all(path)?;
     let bytes = slots.iter().map(|slot| slot.length).sum();
+    // A crash while it was made may have left a file without its room.
+    let slots = slots.into_iter().filter(|slot| slot.length > 0);
     let (mut segments, mut spares) = (BTreeMap::new(), Vec::new());
     for slot in slots {
         let Some(number) = number_of(&slot)? else {
@@ -182,7 +184,8 @@ impl Reading {
             })?;
             let bad = Some(format!("{}: the frame at {} is damaged", slot.path.display(), end.at));
             let Some(link) = end.link.filter(|_| end.at > 0) else { return Ok((bad, next)) };
-            next = Some(Next { slot: slot.clone(), at: end.at, link, prepared: end.at });
+            let prepared = slot.written_from(end.at);
+            next = Some(Next { slot: slot.clone(), at: end.at, link, prepared });
             // Elsewhere the next segment's head tells whether frames are missing.
             let later =
                 |found: &Link| (found.segment, found.nonce) == (link.segment, link.nonce) && found.number > link.number;

@@ -79,6 +79,12 @@ impl Slot {
         let _ = fs::remove_file(&self.path);
     }
 
+    /// How far behind a place the file has been written, as far as the file system tells.
+    pub fn written_from(&self, at: u64) -> u64 {
+        let hole = nix::unistd::lseek(&self.file, at as libc::off_t, nix::unistd::Whence::SeekHole);
+        hole.map_or(at, |hole| (hole as u64).clamp(at, self.length))
+    }
+
     fn failed_read(&self, error: &io::Error) -> Error {
         match error.raw_os_error() {
             // It ends too early, or the disk cannot read it.
