@@ -28,8 +28,16 @@ pub struct Cleaning {
 }
 
 impl Log {
-    /// A step, if there is reason to. Whether there is more to do at once.
+    /// A step, if there is reason to: claim room that a full disk will lack, or clean. Whether there is more to do at once.
     pub(super) fn clean(&self, tail: &mut Tail) -> Result<bool, Error> {
+        if tail.spares.len() < SPARES && !tail.pressed {
+            match self.new_spare(tail, self.segment_bytes()) {
+                Ok(slot) => tail.spares.push(slot),
+                Err(Error::NoSpace(_)) => tail.pressed = true,
+                Err(error) => return Err(error),
+            }
+            return Ok(true);
+        }
         if tail.cleaning.is_none() && !self.has_reason(tail) {
             return Ok(false);
         }
