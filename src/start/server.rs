@@ -216,7 +216,8 @@ async fn api(
     let sealed = Sealed::over(store.clone(), &config.node.data_dir).context("encryption of Secrets")?;
     at_rest::start(root, sealed.clone());
     let registry = Registry::new(sealed.clone());
-    let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
+    let own = SocketAddr::new(config.advertise_address, config.port);
+    let url = format!("https://{own}");
     let security = Security::start(&registry, pki, &config.cluster.cluster_domain, &url, root);
     security.synced().await;
     let (certificate, key) = pki.apiserver_to_kubelet();
@@ -227,7 +228,7 @@ async fn api(
         node_ports: config.cluster.node_ports,
     };
     let dialer = Dialer::default();
-    parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
+    parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone(), own)));
     parts.endpoints.push((maintenance::PATH, maintenance::serve(store, config.node.data_dir.join("server"))));
     parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed, config.datastore.is_some())));
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
