@@ -8,6 +8,7 @@ mod election;
 #[path = "../etcd_certificates/mod.rs"]
 mod etcd_certificates;
 mod kedge;
+mod rotation;
 mod serve;
 mod server;
 mod shared;
