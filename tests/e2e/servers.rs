@@ -17,6 +17,9 @@ const GRACE: Duration = Duration::from_secs(20);
 /// A server's lease of a part lasts 15 s, and the others look every 2 s.
 const TAKEOVER_SECONDS: u64 = 25;
 
+/// A silent server is found out within 20 s, and a node tells of itself every 10 s. By default one is given up after 40 s.
+const FAILOVER_SECONDS: u64 = 35;
+
 /// Three members beside the servers.
 struct Etcd {
     members: Vec<Child>,
@@ -205,6 +208,21 @@ fn a_server_is_lost(host: &mut Host, second: &Second) {
     assert_eq!(second.k(container).ok(), running, "its pod went on");
 }
 
+/// The cable of the server that the agent is connected to is pulled: no connection is closed, nobody says anything.
+fn a_server_falls_silent(host: &Host, second: &Second) {
+    host.cut(&second.0.ip);
+    let silent = Instant::now();
+    let told = || host.k("get lease -n kube-node-lease node-2 -o jsonpath={.spec.renewTime}").result();
+    let before = told().expect("a lease");
+    // Without the other server it could not: this is later than the cut.
+    eventually("the agent tells of itself by the other server", FAILOVER_SECONDS, || match told()? {
+        now if now != before => Ok(()),
+        now => Err(now),
+    });
+    eprintln!("an agent went over from a silent server after {:.1} s", silent.elapsed().as_secs_f64());
+    reached("the first server", |line| host.k(line), "new");
+}
+
 #[test]
 #[ignore = "end to end on real nodes, as root: ./test.sh"]
 fn servers_share_an_etcd_and_what_is_lost_is_not_missed() {
@@ -236,4 +254,5 @@ fn servers_share_an_etcd_and_what_is_lost_is_not_missed() {
     host.wait_api();
     reached("the first server", |line| host.k(line), "new");
     reached("the second server", |line| second.k(line), "new");
+    a_server_falls_silent(&host, &second);
 }
