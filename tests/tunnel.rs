@@ -30,7 +30,7 @@ const NODE: &str = "far";
 
 /// A server, and what an agent needs to call it.
 struct World {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     pki: Pki,
     api: Arc<Api>,
     dialer: Dialer,
@@ -69,7 +69,15 @@ fn pki(dir: &std::path::Path, node: &str) -> Pki {
 
 impl World {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::of(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Another server of the same cluster.
+    async fn companion(&self) -> Self {
+        Self::of(self.dir.clone()).await
+    }
+
+    async fn of(dir: Arc<tempfile::TempDir>) -> Self {
         let root = Group::root();
         let pki = pki(&dir.path().join("tls"), NODE);
         let registry = Registry::new(Memory::open());
@@ -77,11 +85,11 @@ impl World {
         security.synced().await;
         let dialer = Dialer::default();
         let mut parts = Parts::new(registry);
-        parts.endpoints.push((PATH, endpoint(dialer.tunnels().clone())));
-        security.install(&mut parts);
-        let api = Api::new(parts);
         let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = listener.address().unwrap();
+        parts.endpoints.push((PATH, endpoint(dialer.tunnels().clone(), address)));
+        security.install(&mut parts);
+        let api = Api::new(parts);
         let listening = root.child();
         listener.serve(pki.server_config().unwrap(), handler(&api), &listening);
         World { dir, pki, api, dialer, address, listening, root }
@@ -310,6 +318,44 @@ async fn comes_back_when_the_server_does() {
     listener.serve(world.pki.server_config().unwrap(), handler(&world.api), &world.root);
     world.until_up().await;
     within(round_trip(&world.dialer, echo, vec![3; 1000])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_server_has_a_tunnel() {
+    let world = World::new().await;
+    let companion = world.companion().await;
+    let echo = echo(&companion.root).await;
+    let line = world.agent(nobody()).await;
+    // One more is named that cannot be reached: it costs nothing else.
+    line.also_at(vec![world.address, companion.address, nobody()]);
+    within(companion.until_up()).await;
+    for dialer in [&world.dialer, &companion.dialer] {
+        within(round_trip(dialer, echo, vec![5; 1000])).await;
+    }
+    let mut open = companion.dialer.dial(NODE, "127.0.0.1", echo).await.unwrap();
+    let before = companion.dialer.tunnels().states().remove(0);
+
+    // The server at the end of the line is lost: the line goes over to the other, and takes the tunnel there over.
+    world.listening.join(Duration::from_secs(20)).await.unwrap();
+    within(world.until_down()).await;
+    within(async {
+        while companion.dialer.tunnels().states().first().is_none_or(|state| state.address == before.address) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    open.write_all(b"z").await.unwrap();
+    let mut byte = [0];
+    within(open.read_exact(&mut byte)).await.unwrap();
+    within(round_trip(&companion.dialer, echo, vec![6; 1000])).await;
+    assert_eq!(companion.dialer.tunnels().states().len(), 1);
+
+    // It comes back: it has a tunnel again, while the line stays where it is.
+    let listener = Listener::bind(world.address).await.unwrap();
+    listener.serve(world.pki.server_config().unwrap(), handler(&world.api), &world.root);
+    within(world.until_up()).await;
+    within(round_trip(&world.dialer, echo, vec![7; 1000])).await;
+    within(round_trip(&companion.dialer, echo, vec![8; 1000])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,12 @@
-//! Other addresses of the same server: it may move, and says beforehand where else it answers.
+//! Other addresses of the same cluster: a server may move, or be one of several, and says beforehand where else it
+//! answers.
 
-use arc_swap::ArcSwap;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Each further address is tried so much later than the one before it, unless that has answered (as RFC 8305 does).
 const STAGGER: Duration = Duration::from_secs(1);
@@ -15,17 +15,21 @@ const ADDRESSES_MAX: usize = 8;
 
 /// Where a server may be besides the address that was configured. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Elsewhere(Arc<ArcSwap<Vec<SocketAddr>>>);
+pub(super) struct Elsewhere(watch::Sender<Vec<SocketAddr>>);
 
 impl Elsewhere {
     pub fn set(&self, mut addresses: Vec<SocketAddr>) {
         addresses.truncate(ADDRESSES_MAX);
-        self.0.store(Arc::new(addresses));
+        self.0.send_replace(addresses);
+    }
+
+    pub fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.0.subscribe()
     }
 
     /// `host:port` of every place to try, the configured one first.
     pub fn places(&self, host: &str, port: u16) -> Vec<(String, u16)> {
-        let others = self.0.load();
+        let others = self.0.borrow();
         let others = others.iter().map(|a| (a.ip().to_string(), a.port()));
         let configured = (host.to_owned(), port);
         let mut places: Vec<_> = others.filter(|place| *place != configured).collect();

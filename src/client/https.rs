@@ -396,6 +396,13 @@ pub(super) struct Connector {
     pub(super) elsewhere: Elsewhere,
 }
 
+impl Connector {
+    /// The same for a place that is the only one.
+    pub(super) fn alone(&self) -> Self {
+        Connector { elsewhere: Elsewhere::default(), ..self.clone() }
+    }
+}
+
 impl tower::Service<Uri> for Connector {
     type Response = TokioIo<Stream>;
     type Error = std::io::Error;

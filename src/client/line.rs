@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tower::BoxError;
 
-/// Silent connections are asked for a sign of life, so that a watch notices a dead server.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Silent connections are asked for a sign of life, so that a watch notices a dead server. A node must have gone over to
+/// another server before its own is given up (40 s).
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A line to a server. Clones share the connection.
 #[derive(Clone)]
@@ -59,6 +60,18 @@ impl Line {
     /// The server is also at these addresses: tried when it does not answer at the configured one.
     pub fn also_at(&self, addresses: Vec<std::net::SocketAddr>) {
         self.0.connector.load().elsewhere.set(addresses);
+    }
+
+    /// These addresses, and what they become.
+    pub fn elsewhere(&self) -> watch::Receiver<Vec<std::net::SocketAddr>> {
+        self.0.connector.load().elsewhere.follow()
+    }
+
+    /// A line as the same client, to the server at this address alone.
+    pub fn to(&self, address: std::net::SocketAddr) -> Result<Line, http::Error> {
+        let server = Uri::builder().scheme("https").authority(address.to_string()).path_and_query("/").build()?;
+        let connector = self.0.connector.load().alone();
+        Ok(Line::new(connector, server, self.0.token.clone(), self.0.http2_only))
     }
 
     /// From now on requests use a new connection; the present one ends with its last request.

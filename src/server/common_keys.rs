@@ -6,6 +6,7 @@
 use crate::backup::sealed::{MAGIC, Opener, Sealer};
 use crate::durable;
 use crate::join::token::{self, Token};
+use crate::server::at_rest;
 use crate::store::{Compare, KeyRange, Op, RangeRequest, Revision, Store, Txn};
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -19,7 +20,10 @@ use std::path::Path;
 use tracing::info;
 
 /// Where they are in the store.
-const KEY: &str = "/kedge/bootstrap";
+pub const KEY: &str = "/kedge/bootstrap";
+
+/// The keys that Secrets are encrypted with. They change while servers run ([`at_rest::shared`]).
+pub const ENCRYPTION: &str = "cred/encryption-config.json";
 
 /// The server's CA. It is written last: where it is, the others are.
 const CA: &str = "tls/server-ca.crt";
@@ -31,7 +35,7 @@ const FILES: [&str; 8] = [
     "tls/request-header-ca.crt",
     "tls/request-header-ca.key",
     "tls/service-account.key",
-    "cred/encryption-config.json",
+    ENCRYPTION,
     "tls/server-ca.key",
     CA,
 ];
@@ -41,15 +45,38 @@ const NO_TOKEN: &str = "this etcd holds a cluster already: give its token with -
                         servers, it is in DATA-DIR/server/node-token)";
 
 /// What is in the store.
-#[derive(Serialize, Deserialize)]
-struct Record {
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Record {
     /// SHA-256 of the server's CA: tells clusters apart without the token.
-    ca: String,
+    pub ca: String,
     /// The files by name, encrypted as backups are, in base64.
     sealed: String,
+    /// Names of the encryption keys among them, that which encrypts first: tells without the token who lacks one. Empty
+    /// if an older version wrote it.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// That of them which is to encrypt, once all servers have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
-type Files = BTreeMap<String, String>;
+/// Contents by name.
+pub type Files = BTreeMap<String, String>;
+
+impl Record {
+    pub fn of(ca: String, files: &Files, token: &str) -> anyhow::Result<Self> {
+        let keys = files.get(ENCRYPTION).map(|text| at_rest::key_names(text.as_bytes())).transpose()?;
+        let sealed = seal(files, &Token::parse(token)?.secret)?;
+        Ok(Record { ca, sealed, keys: keys.unwrap_or_default(), next: None })
+    }
+
+    pub fn open(&self, token: &str) -> anyhow::Result<Files> {
+        open(self, &Token::parse(token)?.secret).context(
+            "this server's token does not open the cluster's keys in etcd: was it rotated? Give all servers the same \
+             (--token), and start the one first that it was made on",
+        )
+    }
+}
 
 /// Fetch the keys of the store's cluster, if it has one and this server has none yet. `token`: what the flags say.
 /// Fails if the store is of another cluster than this server.
@@ -57,25 +84,64 @@ pub async fn fetch(store: &dyn Store, data_dir: &Path, token: Option<&str>) -> a
     let Some((record, _)) = read(store).await? else { return Ok(()) };
     let folder = data_dir.join("server");
     if folder.join(CA).exists() {
-        return check_cluster(&record, &folder);
+        check_cluster(&record, &folder)?;
+        return catch_up(&record, &folder, token);
     }
     let token = Token::parse(token.context(NO_TOKEN)?).context("--token")?;
     if let Some(pinned) = token.ca {
         ensure!(token::hex(&pinned) == record.ca, "--token: the token is of another cluster than this etcd holds");
     }
     let files = open(&record, &token.secret).context("--token is not the token of the cluster in this etcd")?;
-    for name in FILES {
-        let content = files.get(name).with_context(|| format!("the keys in etcd lack {name}"))?;
-        let path = folder.join(name);
-        let mode = if name.ends_with(".crt") { durable::PUBLIC } else { durable::SECRET };
-        let write = || -> io::Result<()> {
-            path.parent().map_or(Ok(()), |parent| durable::create_dir(parent, 0o700))?;
-            durable::write(&path, content.as_bytes(), mode)
-        };
-        write().with_context(|| format!("writing {}", path.display()))?;
-    }
+    FILES.iter().try_for_each(|name| keep(&folder, name, &files))?;
     info!("this server has the keys of the cluster in etcd");
     Ok(())
+}
+
+/// Keep one of the files.
+fn keep(folder: &Path, name: &str, files: &Files) -> anyhow::Result<()> {
+    let content = files.get(name).with_context(|| format!("the keys in etcd lack {name}"))?;
+    let path = folder.join(name);
+    let mode = if name.ends_with(".crt") { durable::PUBLIC } else { durable::SECRET };
+    let write = || -> io::Result<()> {
+        path.parent().map_or(Ok(()), |parent| durable::create_dir(parent, 0o700))?;
+        durable::write(&path, content.as_bytes(), mode)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Encryption keys may have been rotated while this server was off.
+fn catch_up(record: &Record, folder: &Path, given: Option<&str>) -> anyhow::Result<()> {
+    let own = own_keys(folder)?;
+    if record.keys.is_empty() || record.keys == own {
+        return Ok(());
+    }
+    let kept = std::fs::read_to_string(folder.join("node-token")).ok();
+    let tokens = given.map(str::to_owned).into_iter().chain(kept);
+    match tokens.map(|token| record.open(token.trim())).find_map(Result::ok) {
+        Some(files) => keep(folder, ENCRYPTION, &files),
+        None => check_keys(record, &own),
+    }
+}
+
+/// Names of the encryption keys that this server has.
+fn own_keys(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let path = folder.join(ENCRYPTION);
+    match std::fs::read(&path) {
+        Ok(text) => at_rest::key_names(&text).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// Without the cluster's token a server may go on with the keys that it has, if these are all.
+fn check_keys(record: &Record, own: &[String]) -> anyhow::Result<()> {
+    match record.keys.iter().find(|key| !own.contains(key)) {
+        None => Ok(()),
+        Some(key) => bail!(
+            "this server lacks the key {key} that Secrets of the cluster in etcd may be encrypted with, and its token does \
+             not open the keys there: give it the token of the other servers (--token)"
+        ),
+    }
 }
 
 /// Leave this server's keys in the store, if it has none, or none that the token opens (it has been rotated).
@@ -86,26 +152,34 @@ pub async fn publish(store: &dyn Store, data_dir: &Path, token: &str) -> anyhow:
         None => (None, Revision(0)),
         Some((record, revision)) => (Some(record), revision),
     };
-    if let Some(record) = &record {
-        check_cluster(record, &folder)?;
-        if open(record, &secret).is_ok() {
+    let mut next = None;
+    if let Some(record) = record {
+        check_cluster(&record, &folder)?;
+        if open(&record, &secret).is_ok() && !record.keys.is_empty() {
             return Ok(());
         }
+        check_keys(&record, &own_keys(&folder)?)?;
+        next = record.next;
     }
     let files = FILES.iter().map(|name| {
         let path = folder.join(name);
         let content = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(((*name).to_owned(), content))
     });
-    let record = Record { ca: fingerprint(&folder)?, sealed: seal(&files.collect::<anyhow::Result<_>>()?, &secret)? };
-    let put = Op::put(KEY, serde_json::to_vec(&record)?);
-    let txn = Txn { compare: vec![Compare::unchanged(KEY, revision)], success: vec![put], ..Txn::default() };
-    let done = store.txn(txn).await.context("leaving the cluster's keys in etcd")?;
-    ensure!(done.succeeded, "another server was faster in leaving the cluster's keys in etcd; start again");
+    let record = Record { next, ..Record::of(fingerprint(&folder)?, &files.collect::<anyhow::Result<_>>()?, token)? };
+    let written = write(store, &record, revision).await?;
+    ensure!(written, "another server was faster in leaving the cluster's keys in etcd; start again");
     Ok(())
 }
 
-async fn read(store: &dyn Store) -> anyhow::Result<Option<(Record, Revision)>> {
+/// Put the record in the place of the one that was read at a revision (0: of none). Says whether that was still there.
+pub async fn write(store: &dyn Store, record: &Record, read: Revision) -> anyhow::Result<bool> {
+    let put = Op::put(KEY, serde_json::to_vec(record)?);
+    let txn = Txn { compare: vec![Compare::unchanged(KEY, read)], success: vec![put], ..Txn::default() };
+    Ok(store.txn(txn).await.context("leaving the cluster's keys in etcd")?.succeeded)
+}
+
+pub async fn read(store: &dyn Store) -> anyhow::Result<Option<(Record, Revision)>> {
     let found =
         store.range(RangeRequest::of(KeyRange::key(KEY))).await.context("reading the cluster's keys in etcd")?;
     let Some(kv) = found.kvs.into_iter().next() else { return Ok(None) };
@@ -148,18 +222,21 @@ fn open(record: &Record, secret: &str) -> anyhow::Result<Files> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::at_rest::Sealed;
+    use crate::server::at_rest::shared::SharedKeys;
     use crate::store::memory::Memory;
     use std::path::PathBuf;
 
-    /// A data directory with keys, all of which say `name`.
+    /// A data directory with keys, which say `name` but for those that are looked into.
     fn host(scratch: &Path, name: &str) -> PathBuf {
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-        for file in FILES {
+        for file in FILES.into_iter().filter(|file| *file != ENCRYPTION) {
             let path = scratch.join(name).join("server").join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, if file == CA { &ca } else { name }).unwrap();
         }
+        Sealed::over(Memory::open(), &scratch.join(name)).unwrap();
         scratch.join(name)
     }
 
@@ -193,6 +270,37 @@ mod tests {
             let error = format!("{:#}", outcome.unwrap_err());
             assert!(error.contains("another one than this server's"), "{error}");
         }
+    }
+
+    /// Another key encrypts Secrets: by the server with this data directory, which is the only one that runs.
+    async fn rotate(store: &std::sync::Arc<dyn Store>, host: &Path) {
+        let sealed = Sealed::over(store.clone(), host).unwrap();
+        let keys = SharedKeys::new(store.clone(), sealed.clone(), Box::new(|| Ok("secret".to_owned())));
+        keys.rotate().await.expect("rotates");
+        keys.catch_up().await.expect("takes them");
+        assert_eq!(*sealed.names().borrow(), read(&**store).await.unwrap().unwrap().0.keys);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_off_has_the_newest_encryption_keys_when_it_starts() {
+        let (scratch, store) = (tempfile::tempdir().unwrap(), Memory::open());
+        let (first, second) = (host(scratch.path(), "first"), scratch.path().join("second"));
+        publish(&*store, &first, "secret").await.expect("leaves them");
+        fetch(&*store, &second, Some("secret")).await.expect("fetches them");
+        rotate(&store, &first).await;
+        // Its token is not the right one: it must not go on, nor leave what it has in place of the newer ones.
+        for outcome in [fetch(&*store, &second, Some("other")).await, publish(&*store, &second, "other").await] {
+            let error = format!("{:#}", outcome.unwrap_err());
+            assert!(error.contains("lacks the key"), "{error}");
+        }
+        std::fs::write(second.join("server/node-token"), "secret\n").unwrap();
+        fetch(&*store, &second, None).await.expect("fetches the newer");
+        let keys = |host: &Path| own_keys(&host.join("server")).unwrap();
+        assert_eq!((keys(&second).len(), keys(&second)), (2, keys(&first)));
+        // With all of them it may have another token.
+        fetch(&*store, &second, Some("other")).await.expect("lacks nothing");
+        publish(&*store, &second, "other").await.expect("leaves them anew");
+        assert_eq!(read(&*store).await.unwrap().unwrap().0.keys, keys(&first));
     }
 
     #[tokio::test]

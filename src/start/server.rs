@@ -8,6 +8,7 @@ use crate::pki::{Pki, PkiConfig};
 use crate::server::admission::{self, DefaultTolerationSeconds};
 use crate::server::allocation::Network;
 use crate::server::api::{Api, Parts};
+use crate::server::at_rest::shared::SharedKeys;
 use crate::server::at_rest::{self, Sealed};
 use crate::server::authn::service_account_user;
 use crate::server::bootstrap;
@@ -61,20 +62,29 @@ pub async fn server(config: &config::Server, root: &Group) -> anyhow::Result<Run
         Some(store) => (store, true),
         None => (own_store(config)?, false),
     };
-    let join = join(config, &pki)?;
-    let api = api(config, &pki, &join, store.clone(), root).await?;
+    let join = Arc::new(join(config, &pki)?);
+    let sealed = Sealed::over(store.clone(), &config.node.data_dir).context("encryption of Secrets")?;
     let mut bootstrap_config = bootstrap_config(config, &pki);
-    let mut companion = shared.then(|| Companion::new(store.clone(), config.advertise_address));
-    if let Some(companion) = &mut companion {
+    let mut together = None;
+    if shared {
+        let token = join.clone();
+        let keys = SharedKeys::new(store.clone(), sealed.clone(), Box::new(move || token.token.current()));
+        let mut companion = Companion::new(store.clone(), config.advertise_address, sealed.names());
         common_keys::publish(&*store, &config.node.data_dir, &join.token.current()?).await?;
         bootstrap_config.servers = companion.announce().await.context("telling other servers of this one")?;
+        // After that no key is made that this server is not waited for to have.
+        keys.catch_up().await.context("encryption of Secrets")?;
+        together = Some((companion, keys));
     }
+    let keys = together.as_ref().map(|(_, keys)| keys.clone());
+    let api = api(config, &pki, &join, Storage { store: store.clone(), sealed, keys }, root).await?;
     listener.serve(pki.server_config()?, handler(&api), root);
     serve_etcd(config, &pki, store.clone(), root).await?;
     let bootstrapping = client(&api, masters(bootstrap::USER));
     bootstrap::run(&bootstrapping, &bootstrap_config).await.context("bootstrap")?;
-    if let Some(companion) = companion {
+    if let Some((companion, keys)) = together {
         companions::start(root, companion, bootstrapping, bootstrap_config);
+        keys.follow(root);
     }
     write_kubeconfigs(config, &pki)?;
     info!(ms = started.elapsed().as_millis() as u64, "the API answers");
@@ -204,20 +214,29 @@ fn say_how_to_join(config: &config::Server, join: &Join) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The store, and as the API sees it.
+struct Storage {
+    store: Arc<dyn Store>,
+    sealed: Arc<Sealed>,
+    /// Where other servers use it, too.
+    keys: Option<Arc<SharedKeys>>,
+}
+
 /// The API server with everything that decides who may do what.
 async fn api(
     config: &config::Server,
     pki: &Pki,
     join: &Join,
-    store: Arc<dyn Store>,
+    storage: Storage,
     root: &Group,
 ) -> anyhow::Result<Arc<Api>> {
+    let Storage { store, sealed, keys } = storage;
     compactor::start(root, store.clone(), compactor::Policy::default());
     lease::start(root, store.clone());
-    let sealed = Sealed::over(store.clone(), &config.node.data_dir).context("encryption of Secrets")?;
     at_rest::start(root, sealed.clone());
     let registry = Registry::new(sealed.clone());
-    let url = format!("https://{}", SocketAddr::new(config.advertise_address, config.port));
+    let own = SocketAddr::new(config.advertise_address, config.port);
+    let url = format!("https://{own}");
     let security = Security::start(&registry, pki, &config.cluster.cluster_domain, &url, root);
     security.synced().await;
     let (certificate, key) = pki.apiserver_to_kubelet();
@@ -228,9 +247,9 @@ async fn api(
         node_ports: config.cluster.node_ports,
     };
     let dialer = Dialer::default();
-    parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone())));
+    parts.endpoints.push((crate::wire::tunnel::PATH, crate::server::tunnel::endpoint(dialer.tunnels().clone(), own)));
     parts.endpoints.push((maintenance::PATH, maintenance::serve(store, config.node.data_dir.join("server"))));
-    parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed, config.datastore.is_some())));
+    parts.endpoints.push((at_rest::endpoint::PATH, at_rest::endpoint::serve(sealed, keys)));
     parts.kubelets = Some(Kubelets::new(identity, dialer, root.clone()));
     security.install(&mut parts);
     join.install(&mut parts);

@@ -1,7 +1,8 @@
 //! The server's way back to an agent, over the agent's own connection.
 //!
 //! An agent behind NAT can only call out. It already has one HTTP/2 connection to the server for its API traffic, and
-//! everything here rides on that: no second connection, no second framing, no second flow control.
+//! everything here rides on that: no second connection, no second framing, no second flow control. Where several servers
+//! share a store, it has one more connection to each of the others, for this alone.
 //!
 //! - The agent POSTs to [`PATH`]. The answer's body stays open; on it the server asks for streams, one JSON line each
 //!   ([`Open`]).
@@ -28,6 +29,10 @@ use tokio_util::sync::PollSender;
 
 /// Where agents ask for a tunnel, and below it for each stream.
 pub const PATH: &str = "/v1-kedge/tunnel";
+
+/// Header of the answer to an agent that asks for a tunnel: the server's address among the endpoints of Service
+/// `default/kubernetes`. An agent has a tunnel to each of these.
+pub const SERVER: &str = "kedge-server";
 
 /// Streams of one agent at once, opened by the server. When full, dialing waits and then fails.
 pub const MAX_STREAMS: usize = 128;

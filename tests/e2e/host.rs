@@ -38,9 +38,11 @@ impl Host {
         let link = Link { namespace: format!("{id}c"), keep: std::env::var_os("KEDGE_E2E_KEEP").is_some() };
         sh(&format!(
             "ip netns add {l}; ip -n {l} link set lo up
-             ip -n {l} link add br0 type bridge; ip -n {l} addr add {client}/24 dev br0; ip -n {l} link set br0 up",
+             ip -n {l} link add br0 address {mac} type bridge; ip -n {l} addr add {client}/24 dev br0; ip -n {l} link set br0 up",
             l = link.namespace,
             client = Host::CLIENT_IP,
+            // One of its own: else it changes as hosts are plugged in, and who is there already calls the old one.
+            mac = "02:99:00:00:00:02",
         ))
         .ok();
         link.plug(&id, Host::IP);

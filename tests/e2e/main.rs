@@ -2,6 +2,8 @@
 //! of their own. Root only. Each test makes its own host and cluster and leaves nothing behind.
 
 mod agent;
+#[path = "../etcd_certificates/mod.rs"]
+mod etcd_certificates;
 mod host;
 mod image;
 mod machine;
@@ -25,6 +27,7 @@ mod overlay;
 mod owners;
 mod parts;
 mod proxy;
+mod servers;
 mod services;
 mod streams;
 mod survival;

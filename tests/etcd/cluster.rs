@@ -39,6 +39,32 @@ fn start(directory: &std::path::Path) -> Option<Vec<Member>> {
     urls.iter().enumerate().map(member).collect()
 }
 
+/// A member that is there and says nothing, neither to who is connected nor to who connects.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_hangs_is_passed_over() {
+    let scratch = tempfile::tempdir().expect("scratch directory");
+    let Some(members) = start(scratch.path()) else {
+        eprintln!("NOT RUN: install etcd-server");
+        return;
+    };
+    let endpoints: Vec<String> = members.iter().map(|member| member.endpoint.clone()).collect();
+    let store = Etcd::open(&endpoints, None).await.expect("a member answers");
+    let put = |key: &'static str| Txn { success: vec![Op::put(key, "x")], ..Txn::default() };
+    store.txn(put("/k/before")).await.expect("writes");
+    let mut watch = store.watch(KeyRange::prefix("/k/"), None).await.expect("watches");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(members[0].child.id()).expect("a number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("is ours");
+    let read = store.range(RangeRequest::of(KeyRange::prefix("/k/"))).await.expect("reads by another");
+    assert_eq!(read.count, 1);
+    store.txn(put("/k/after")).await.expect("writes by another");
+    let message = tokio::time::timeout(std::time::Duration::from_secs(30), watch.next()).await.expect("goes on");
+    let Ok(WatchMessage::Events(events)) = message else { panic!("events") };
+    assert_eq!(events[0].kv.key, "/k/after");
+    // Who opens the store now gets by it, too.
+    let again = Etcd::open(&endpoints, None).await.expect("another member answers");
+    assert_eq!(again.range(RangeRequest::of(KeyRange::prefix("/k/"))).await.expect("reads").count, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loss_of_a_member_is_not_noticed() {
     let scratch = tempfile::tempdir().expect("scratch directory");

@@ -1,6 +1,7 @@
 //! Whole servers: the program itself, without a node.
 
 use super::server::free_port;
+use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -85,14 +86,27 @@ impl Kedge {
         self.log()
     }
 
+    /// Hang, and go on.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).expect("is there");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal).expect("is ours");
+    }
+
     /// As a power cut ends it.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("was there");
     }
 
     pub async fn stop(&mut self) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).expect("is there");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM).expect("is ours");
+        self.signal(Signal::SIGTERM);
         tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("ends").expect("is a child");
     }
 

@@ -2,8 +2,13 @@
 //!
 //! Needs `etcdctl` and `etcd` (Debian: etcd-client, etcd-server); without them each test says so and does nothing.
 
+mod client;
 mod cluster;
+mod election;
+#[path = "../etcd_certificates/mod.rs"]
+mod etcd_certificates;
 mod kedge;
+mod rotation;
 mod serve;
 mod server;
 mod shared;

@@ -1,5 +1,6 @@
 //! Our store served as etcd, a real etcd, and `etcdctl` on either.
 
+use super::etcd_certificates::Certificates;
 use kedge::store::face::{Face, PROGRESS_INTERVAL};
 use kedge::store::local::{Local, Options};
 use kedge::store::{Store, lease};
@@ -37,7 +38,22 @@ impl Server {
         Self::start_as(([127, 0, 0, 1], 0).into(), PROGRESS_INTERVAL, options).await
     }
 
+    /// Over TLS, for who has a certificate.
+    pub async fn start_tls(certificates: &Certificates) -> Self {
+        let tls = Some(certificates.server_config());
+        Self::start_with(([127, 0, 0, 1], 0).into(), PROGRESS_INTERVAL, Options::default(), tls).await
+    }
+
     async fn start_as(address: SocketAddr, progress_interval: Duration, options: Options) -> Self {
+        Self::start_with(address, progress_interval, options, None).await
+    }
+
+    async fn start_with(
+        address: SocketAddr,
+        progress_interval: Duration,
+        options: Options,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Self {
         let scratch = tempfile::tempdir().expect("scratch directory");
         let store = Local::open(scratch.path().join("store"), options).expect("opens");
         let group = Group::root();
@@ -51,7 +67,11 @@ impl Server {
             progress_interval,
             group: group.clone(),
         });
-        listener.serve_plain(Arc::new(move |request| face.clone().handle(request)), &group);
+        let handler: kedge::client::Handler = Arc::new(move |request| face.clone().handle(request));
+        match tls {
+            Some(tls) => listener.serve(tls, handler, &group),
+            None => listener.serve_plain(handler, &group),
+        }
         Server { endpoint, store, group, _scratch: scratch }
     }
 }
@@ -72,6 +92,15 @@ pub struct Real {
 impl Real {
     /// `None` where etcd is not installed. Without arguments, in a directory of its own.
     pub async fn start(data: &[&Path]) -> Option<Self> {
+        Self::start_with(data, None).await
+    }
+
+    /// Over TLS, for who has a certificate.
+    pub async fn start_tls(certificates: &Certificates) -> Option<Self> {
+        Self::start_with(&[], Some(certificates)).await
+    }
+
+    async fn start_with(data: &[&Path], certificates: Option<&Certificates>) -> Option<Self> {
         if !installed("etcd") || !installed("etcdctl") {
             eprintln!("NOT RUN: install etcd-server and etcd-client");
             return None;
@@ -80,20 +109,24 @@ impl Real {
         let own = scratch.path().join("data");
         let data = data.first().copied().unwrap_or(&own);
         let (client, peer) = (free_port(), free_port());
-        let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let scheme = if certificates.is_some() { "https" } else { "http" };
+        let (client_url, peer_url) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let tls = certificates.map(Certificates::etcd_flags).unwrap_or_default();
+        let variables = certificates.map(variables).unwrap_or_default();
         let log = std::fs::File::create(scratch.path().join("log")).expect("a log");
         let child = Command::new("etcd")
             .args(["--data-dir", data.to_str().expect("text"), "--name", "default"])
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", &format!("default={peer_url}")])
+            .args(tls)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .expect("etcd starts");
         let endpoint = format!("127.0.0.1:{client}");
         for _ in 0..200 {
-            if etcdctl(&endpoint, "endpoint health").await.contains("is healthy") {
+            if etcdctl_with(&variables, &endpoint, "endpoint health").await.contains("is healthy") {
                 return Some(Real { endpoint, _child: child, _scratch: Some(scratch) });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -101,6 +134,12 @@ impl Real {
         let log = std::fs::read_to_string(scratch.path().join("log")).unwrap_or_default();
         panic!("etcd does not get healthy:\n{log}");
     }
+}
+
+/// `etcdctl`'s variables for a client with a certificate.
+fn variables(certificates: &Certificates) -> Vec<(&'static str, String)> {
+    let files = [("CACERT", "ca.crt"), ("CERT", "client.crt"), ("KEY", "client.key")];
+    files.map(|(name, file)| (name, certificates.path(file))).into()
 }
 
 fn installed(program: &str) -> bool {

@@ -27,7 +27,8 @@ pub fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("server/cred/encryption-config.json")
 }
 
-/// All keys, the newest first: it encrypts, all decrypt.
+/// All keys, the newest first: it encrypts, all decrypt. While servers that share a store hear of a new one, that is the
+/// second ([`super::shared`]).
 pub struct Keys(Vec<Key>);
 
 struct Key {
@@ -52,7 +53,8 @@ impl Keys {
         Self::parse(&text).with_context(name)
     }
 
-    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+    /// From the content of the file.
+    pub fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let file: Value = serde_json::from_slice(text)?;
         let listed = file.pointer("/resources/0/providers/0/aesgcm/keys").and_then(Value::as_array);
         let listed = listed.context("expected the provider aesgcm with keys first")?;
@@ -69,6 +71,11 @@ impl Keys {
     }
 
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        durable::write(path, &self.text()?, durable::SECRET).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The content of the file.
+    pub fn text(&self) -> anyhow::Result<Vec<u8>> {
         let key = |key: &Key| json!({"name": key.name, "secret": BASE64_STANDARD.encode(key.secret)});
         let keys: Vec<Value> = self.0.iter().map(key).collect();
         let file = json!({
@@ -76,8 +83,7 @@ impl Keys {
             "apiVersion": "apiserver.config.k8s.io/v1",
             "resources": [{"resources": ["secrets"], "providers": [{"aesgcm": {"keys": keys}}, {"identity": {}}]}],
         });
-        durable::write(path, &serde_json::to_vec_pretty(&file)?, durable::SECRET)
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(serde_json::to_vec_pretty(&file)?)
     }
 
     /// These keys behind a new one.
@@ -87,6 +93,21 @@ impl Keys {
             keys.push(Key::new(key.name.clone(), key.secret)?);
         }
         Ok(Keys(keys))
+    }
+
+    /// These keys and a new one behind the first: it decrypts, and does not encrypt yet. Gives its name, too.
+    pub fn with_next(&self) -> anyhow::Result<(Self, String)> {
+        let mut keys = self.with_new()?;
+        keys.0.swap(0, 1);
+        let name = keys.0[1].name.clone();
+        Ok((keys, name))
+    }
+
+    /// These keys, of which the one with this name encrypts.
+    pub fn led_by(mut self, name: &str) -> anyhow::Result<Self> {
+        let at = self.0.iter().position(|key| key.name == name).with_context(|| format!("there is no key {name}"))?;
+        self.0[..=at].rotate_right(1);
+        Ok(self)
     }
 
     /// Names, the newest first.

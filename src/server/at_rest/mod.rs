@@ -5,6 +5,7 @@
 pub mod endpoint;
 mod keys;
 mod rotation;
+pub mod shared;
 
 pub use rotation::{Status, start};
 
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use keys::Keys;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Where Secrets are stored.
 const SECRETS: &[u8] = b"/registry/secrets/";
@@ -32,14 +33,32 @@ pub struct Sealed {
     file: PathBuf,
     /// Wakes the rewriting of values.
     wake: Notify,
+    /// Of the keys, that which encrypts first.
+    names: watch::Sender<Vec<String>>,
+}
+
+/// Names of the keys in a file with this content, that which encrypts first.
+pub fn key_names(text: &[u8]) -> anyhow::Result<Vec<String>> {
+    Ok(owned(&Keys::parse(text)?))
+}
+
+fn owned(keys: &Keys) -> Vec<String> {
+    keys.names().into_iter().map(str::to_owned).collect()
 }
 
 impl Sealed {
     /// Over a store, with the keys below the data directory; the first one is made if there is none.
     pub fn over(inner: Arc<dyn Store>, data_dir: &Path) -> anyhow::Result<Arc<Self>> {
         let file = keys::file(data_dir);
-        let keys = Arc::new(ArcSwap::from_pointee(Keys::load_or_create(&file)?));
-        Ok(Arc::new(Sealed { inner, keys, file, wake: Notify::new() }))
+        let keys = Keys::load_or_create(&file)?;
+        let names = watch::Sender::new(owned(&keys));
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
+        Ok(Arc::new(Sealed { inner, keys, file, wake: Notify::new(), names }))
+    }
+
+    /// Names of the keys that are in use, that which encrypts first, and what they become.
+    pub fn names(&self) -> watch::Receiver<Vec<String>> {
+        self.names.subscribe()
     }
 
     fn open_kv(keys: &Keys, kv: &mut KeyValue) -> Result<(), Error> {

@@ -47,11 +47,20 @@ pub fn start(group: &Group, sealed: Arc<Sealed>) {
 impl Sealed {
     /// Make a new key the one that encrypts. It is on disk before it is used. Secrets follow in the background.
     pub fn rotate(&self) -> anyhow::Result<()> {
-        let keys: Keys = self.keys.load().with_new()?;
+        let keys = self.keys.load().with_new()?;
+        self.replace(keys)
+    }
+
+    /// Use other keys from now on. They are on disk before. If another one encrypts now, Secrets follow in the background.
+    pub(super) fn replace(&self, keys: Keys) -> anyhow::Result<()> {
         keys.save(&self.file)?;
-        info!(key = keys.names()[0], "a new key encrypts Secrets");
+        let (names, before) = (super::owned(&keys), self.keys.load_full());
         self.keys.store(Arc::new(keys));
-        self.wake.notify_one();
+        if before.names().first().copied() != names.first().map(String::as_str) {
+            info!(key = names.first(), "a new key encrypts Secrets");
+            self.wake.notify_one();
+        }
+        self.names.send_replace(names);
         Ok(())
     }
 

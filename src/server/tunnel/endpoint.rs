@@ -7,13 +7,14 @@ use crate::server::request::UserInfo;
 use crate::status::{Result, Status};
 use crate::wire::http::status_response;
 use crate::wire::listener::Peer;
-use crate::wire::tunnel::{BodyStream, PATH, Refusal};
+use crate::wire::tunnel::{BodyStream, PATH, Refusal, SERVER};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,18 +22,23 @@ use tokio_util::sync::CancellationToken;
 /// Longest refusal that is read.
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 
-/// What serves [`PATH`].
-pub fn endpoint(tunnels: Arc<Tunnels>) -> Endpoint {
+/// What serves [`PATH`]. `own`: where this server is to be reached.
+pub fn endpoint(tunnels: Arc<Tunnels>, own: SocketAddr) -> Endpoint {
     Arc::new(move |api, request| {
         let tunnels = tunnels.clone();
         Box::pin(async move {
-            let served = serve(tunnels, api.stop_token(), request).await;
+            let served = serve(tunnels, own, api.stop_token(), request).await;
             served.unwrap_or_else(|status| status_response(&status))
         })
     })
 }
 
-async fn serve(tunnels: Arc<Tunnels>, stop: CancellationToken, request: Request<Body>) -> Result<Response<Body>> {
+async fn serve(
+    tunnels: Arc<Tunnels>,
+    own: SocketAddr,
+    stop: CancellationToken,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
     let rest = request.uri().path().strip_prefix(PATH).unwrap_or_default().trim_start_matches('/').to_owned();
     if rest.is_empty() && *request.method() == Method::GET {
         return json(&json!({"tunnels": tunnels.states()}));
@@ -46,7 +52,10 @@ async fn serve(tunnels: Arc<Tunnels>, stop: CancellationToken, request: Request<
             let peer = request.extensions().get::<Peer>().map(|p| p.0);
             tracing::info!(node, peer = peer.map(|p| p.to_string()), "an agent opened its tunnel");
             let (generation, asked) = tunnels.register(&node, peer);
-            Ok(Response::new(asks(Registration { tunnels, node, generation }, asked, stop)))
+            let mut response = Response::new(asks(Registration { tunnels, node, generation }, asked, stop));
+            let own = HeaderValue::try_from(own.to_string()).map_err(Status::internal)?;
+            response.headers_mut().insert(SERVER, own);
+            Ok(response)
         }
         (&Method::POST, id) => {
             let answer = tunnels.claim(&node, id).ok_or_else(gone)?;

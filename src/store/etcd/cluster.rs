@@ -17,7 +17,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// A member that does not take a connection within this time is passed over.
+/// A member that does not take a connection within this time is passed over, TLS included: one that is just starting, or
+/// hangs, has its kernel take connections that it does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A silent connection is asked for a sign of life, and dropped without one.
@@ -77,7 +78,7 @@ impl Cluster {
             };
             let may = status.code() == Code::Unavailable && (again == Again::Always || was_not_sent(&status));
             if !may || tokio::time::Instant::now() >= deadline {
-                return Err(status);
+                return Err(explained(status));
             }
             self.pass_over(number);
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -105,7 +106,7 @@ impl Cluster {
             Ok(answers) => Ok(answers.into_inner()),
             Err(status) => {
                 self.pass_over(number);
-                Err(status)
+                Err(explained(status))
             }
         }
     }
@@ -144,11 +145,27 @@ fn was_not_sent(status: &Status) -> bool {
     status.message().starts_with(NOT_CONNECTED)
 }
 
+/// With what is behind it: what failed on the way is told as "transport error" alone.
+fn explained(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(source) => {
+            let (message, why) = (status.message(), chain(source));
+            let text = if why.contains(message) { why } else { format!("{message}: {why}") };
+            Status::new(status.code(), text)
+        }
+        None => status,
+    }
+}
+
+/// An error with its causes. Some of them repeat theirs.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text = format!("{text}: {error}");
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
         source = error.source();
     }
     text
@@ -173,11 +190,16 @@ fn member(endpoint: &str, tls: Option<Arc<ClientConfig>>) -> Result<Channel, Err
     let origin = format!("http://{}", uri.authority().map_or("", |authority| authority.as_str()));
     let channel = Endpoint::from_shared(origin)
         .map_err(|e| wrong(&e.to_string()))?
-        .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| connect(host.clone(), port, tls.clone())));
+        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let connecting = connect(host.clone(), port, tls.clone());
+            async {
+                let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time");
+                tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
+            }
+        }));
     Ok(channel)
 }
 

@@ -16,6 +16,11 @@ pub fn header(revision: Revision) -> Option<ResponseHeader> {
     Some(ResponseHeader { cluster_id: CLUSTER_ID, member_id: MEMBER_ID, revision, raft_term: RAFT_TERM })
 }
 
+/// Of a step of a transaction: etcd says no more there.
+pub fn step_header(revision: Revision) -> Option<ResponseHeader> {
+    Some(ResponseHeader { revision: revision.0 as i64, ..ResponseHeader::default() })
+}
+
 pub const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 
 pub fn empty_key() -> Status {

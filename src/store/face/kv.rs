@@ -1,6 +1,6 @@
 //! Service KV: etcd's requests as the store's, and back.
 
-use super::answer::{empty_key, from_error, header};
+use super::answer::{empty_key, from_error, header, step_header};
 use super::refine::Refine;
 use crate::store::proto::{self, Request, Response, TargetUnion};
 use crate::store::{
@@ -44,7 +44,8 @@ pub async fn delete_range(store: &dyn Store, request: proto::DeleteRangeRequest)
 pub async fn txn(store: &dyn Store, request: proto::TxnRequest) -> Result<proto::TxnResponse> {
     let txn = txn_of(&request)?;
     let done = store.txn(txn).await.map_err(from_error)?;
-    txn_response(&request, done)
+    let header = header(done.revision);
+    Ok(proto::TxnResponse { header, ..txn_response(&request, done)? })
 }
 
 pub async fn compact(store: &dyn Store, request: proto::CompactionRequest) -> Result<proto::HeaderOnly> {
@@ -182,6 +183,7 @@ fn delete_response(revision: Revision, previous: Vec<KeyValue>, with_previous: b
     }
 }
 
+/// The header is that of a transaction in another one, which is empty.
 fn txn_response(request: &proto::TxnRequest, done: TxnResponse) -> Result<proto::TxnResponse> {
     let asked = if done.succeeded { &request.success } else { &request.failure };
     let revision = done.revision;
@@ -191,13 +193,16 @@ fn txn_response(request: &proto::TxnRequest, done: TxnResponse) -> Result<proto:
                 if let Some(refine) = Refine::of(range)? {
                     refine.apply(&mut found);
                 }
-                Response::Range(range_response(found))
+                let header = step_header(found.revision);
+                Response::Range(proto::RangeResponse { header, ..range_response(found) })
             }
             (Some(Request::Put(put)), OpResponse::Put { previous }) => {
-                Response::Put(put_response(revision, previous, put.prev_kv))
+                let response = put_response(revision, previous, put.prev_kv);
+                Response::Put(proto::PutResponse { header: step_header(revision), ..response })
             }
             (Some(Request::DeleteRange(delete)), OpResponse::Delete { previous }) => {
-                Response::DeleteRange(delete_response(revision, previous, delete.prev_kv))
+                let response = delete_response(revision, previous, delete.prev_kv);
+                Response::DeleteRange(proto::DeleteRangeResponse { header: step_header(revision), ..response })
             }
             (Some(Request::Txn(nested)), OpResponse::Txn(done)) => Response::Txn(txn_response(nested, done)?),
             _ => return Err(mismatch()),
@@ -205,7 +210,7 @@ fn txn_response(request: &proto::TxnRequest, done: TxnResponse) -> Result<proto:
         Ok(proto::ResponseOp { response: Some(response) })
     };
     let responses = asked.iter().zip(done.responses).map(answer).collect::<Result<_>>()?;
-    Ok(proto::TxnResponse { header: header(revision), succeeded: done.succeeded, responses })
+    Ok(proto::TxnResponse { header: Some(proto::ResponseHeader::default()), succeeded: done.succeeded, responses })
 }
 
 pub fn key_value(kv: KeyValue) -> proto::KeyValue {

@@ -1,15 +1,19 @@
 //! etcd's API v3 on the store: for `etcdctl`, backup tools, and any client of etcd. The one place here that speaks HTTP.
 //!
-//! `kv.rs`, `range.rs`, `range_stream.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `answer.rs`: errors in
-//! etcd's words. `refine.rs`: sorting and filters. `snapshot.rs`, `bolt.rs`, `form.rs`: etcd's file format. `web.rs`:
+//! `kv.rs`, `range.rs`, `range_stream.rs`, `watch.rs`, `lease.rs`, `maintenance.rs`: the services. `lock.rs`,
+//! `election.rs`, on `queue.rs`: those of etcd that are made of the others. `answer.rs`: errors in etcd's words.
+//! `refine.rs`: sorting and filters. `snapshot.rs`, `bolt.rs`, `form.rs`: etcd's file format. `web.rs`:
 //! what is asked by plain HTTP.
 
 mod answer;
 mod bolt;
+mod election;
 mod form;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 mod range;
 mod range_stream;
 mod refine;
@@ -17,15 +21,15 @@ mod snapshot;
 mod watch;
 mod web;
 
-use super::proto::{self, Empty};
+use super::proto::Empty;
 use super::{MAX_TXN_BYTES, Store};
 use crate::task;
 use axum::body::Body;
 use futures::future::{BoxFuture, ready};
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, TryFutureExt, TryStreamExt};
 use http::{Request, Response, header};
 use prost::Message;
-
+use queue::told;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,7 +77,7 @@ impl Face {
         let (face, store) = (self.clone(), self.store.clone());
         let path = request.uri().path().to_owned();
         let Some((service, method)) = path.strip_prefix("/etcdserverpb.").and_then(|path| path.split_once('/')) else {
-            return ready(unknown(&path)).boxed();
+            return self.call_queue(request, &path);
         };
         match (service, method) {
             ("KV", "Range") => range::answer(store, request).boxed(),
@@ -107,7 +111,7 @@ impl Face {
                 stream(request, move |_: Empty| async move { maintenance::snapshot(&*store).await })
             }
             ("Maintenance", "MoveLeader") => {
-                unary(request, move |asked| async move { maintenance::move_leader(&*store, asked) })
+                unary(request, move |asked| async move { maintenance::move_leader(asked) })
             }
             ("Maintenance", "Downgrade") => unary(request, move |asked| async move { maintenance::downgrade(asked) }),
             ("Cluster", "MemberList") => unary(request, move |_: Empty| async move { Ok(maintenance::members(&face)) }),
@@ -122,7 +126,9 @@ impl Face {
                 unary(request, move |_: Empty| async move { Ok(maintenance::auth_status(&*store)) })
             }
             ("Auth", "AuthEnable") => unary(request, move |_: Empty| async move { maintenance::auth_enable() }),
-            ("Auth", "AuthDisable") => unary(request, move |_: Empty| async move { Ok(proto::HeaderOnly::default()) }),
+            ("Auth", "AuthDisable") => {
+                unary(request, move |_: Empty| async move { Ok(maintenance::auth_disable(&*store)) })
+            }
             ("Auth", "UserList" | "RoleList") => {
                 unary(request, move |_: Empty| async move { Ok(maintenance::nobody(&*store)) })
             }
@@ -136,6 +142,33 @@ impl Face {
                 unary(request, move |_: Empty| async move { maintenance::not_enabled() })
             }
             _ => ready(unknown(&path)).boxed(),
+        }
+    }
+
+    /// The table of methods of services Lock and Election.
+    fn call_queue(self: Arc<Self>, request: Request<Body>, path: &str) -> BoxFuture<'static, HttpResponse> {
+        let store = self.store.clone();
+        match path {
+            "/v3lockpb.Lock/Lock" => unary(request, move |asked| lock::lock(self, asked).map_err(told)),
+            "/v3lockpb.Lock/Unlock" => {
+                unary(request, move |asked| async move { lock::unlock(&*store, asked).await.map_err(told) })
+            }
+            "/v3electionpb.Election/Campaign" => {
+                unary(request, move |asked| election::campaign(self, asked).map_err(told))
+            }
+            "/v3electionpb.Election/Proclaim" => {
+                unary(request, move |asked| async move { election::proclaim(&*store, asked).await.map_err(told) })
+            }
+            "/v3electionpb.Election/Leader" => {
+                unary(request, move |asked| async move { election::leader(&*store, asked).await.map_err(told) })
+            }
+            "/v3electionpb.Election/Observe" => {
+                stream(request, move |asked| async move { Ok(election::observe(store, asked).map_err(told)) })
+            }
+            "/v3electionpb.Election/Resign" => {
+                unary(request, move |asked| async move { election::resign(&*store, asked).await.map_err(told) })
+            }
+            path => ready(unknown(path)).boxed(),
         }
     }
 }

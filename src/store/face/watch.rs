@@ -209,8 +209,9 @@ impl Session {
     fn cancelled(&self, id: i64, error: &Error) -> WatchResponse {
         let end = WatchResponse { canceled: true, ..self.answer(id) };
         match error {
+            // As etcd says it, by the revision alone.
             Error::Compacted(oldest) => {
-                WatchResponse { compact_revision: oldest.0 as i64, cancel_reason: COMPACTED.to_owned(), ..end }
+                WatchResponse { header: header(Revision(0)), compact_revision: oldest.0 as i64, ..end }
             }
             other => WatchResponse { cancel_reason: from_error(other.clone()).message().to_owned(), ..end },
         }

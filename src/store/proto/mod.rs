@@ -1,8 +1,11 @@
-//! Messages of etcd's API v3 (`etcdserverpb`, `mvccpb`, `leasepb`), as far as they are used here. Requests that are all
-//! answered alike, whatever they say, are [`Empty`]; answers with nothing but a header are [`HeaderOnly`].
+//! Messages of etcd's API v3 (`etcdserverpb`, `mvccpb`, `leasepb`, `v3lockpb`, `v3electionpb`), as far as they are used
+//! here. Requests that are all answered alike, whatever they say, are [`Empty`]; answers with nothing but a header are
+//! [`HeaderOnly`].
 
+mod concurrency;
 mod maintenance;
 
+pub use concurrency::*;
 pub use maintenance::*;
 
 use bytes::Bytes;
