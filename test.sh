@@ -23,7 +23,8 @@ packages() {
     have apt-get || { say "no apt-get here: install the packages named in test.sh yourself"; return; }
     lacking=
     for package in gcc libc6-dev pkg-config protobuf-compiler libprotobuf-dev libnftnl-dev libmnl-dev containerd runc \
-        nftables iproute2 busybox-static docker-registry etcd-client etcd-server curl ca-certificates python3 procps util-linux; do
+        nftables iptables iproute2 busybox-static docker-registry etcd-client etcd-server curl ca-certificates python3 \
+        procps util-linux; do
         dpkg -s "$package" >/dev/null 2>&1 || lacking="$lacking $package"
     done
     have python3 && python3 -m pip --version >/dev/null 2>&1 || lacking="$lacking python3-pip"
