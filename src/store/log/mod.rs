@@ -157,7 +157,7 @@ impl Next {
         if end <= self.prepared || bytes.len() >= AHEAD_BYTES {
             return self.prepared.max(end);
         }
-        let prepared = (end + AHEAD_BYTES as u64).min(self.slot.length);
+        let prepared = (end + AHEAD_BYTES as u64).min(self.slot.length).max(end);
         bytes.resize((prepared - self.at) as usize, 0);
         prepared
     }
@@ -304,7 +304,9 @@ fn checked(bytes: &[u8]) -> Option<&[u8]> {
 impl Log {
     /// Write a frame and wait until the disk has it. Gives where it is.
     fn append(&self, tail: &mut Tail, frame: Frame, room: Room) -> Result<(u32, u64), Error> {
-        let start = match tail.next.at + frame.room() as u64 <= tail.next.slot.length {
+        // Nothing is in the first segment of a new log yet.
+        let head = if tail.next.at == 0 { tail.head().room() } else { 0 };
+        let start = match tail.next.at + (head + frame.room()) as u64 <= tail.next.slot.length {
             true => tail.next.clone(),
             false => self.next_segment(tail, frame.room(), room)?,
         };
@@ -352,7 +354,9 @@ impl Log {
         }
         let found = tail.spares.iter().position(|slot| slot.length >= needed).unwrap_or(0);
         let slot = Arc::new(tail.spares.swap_remove(found));
-        let link = Link { segment: tail.next.link.segment + 1, nonce: rand::random(), ..tail.next.link };
+        // A first segment that is too short for the first frame was never begun; its file is found to be spare later.
+        let segment = tail.next.link.segment + u64::from(tail.next.at > 0);
+        let link = Link { segment, nonce: rand::random(), ..tail.next.link };
         let prepared = if slot.used { slot.length } else { 0 };
         Ok(Next { slot, at: 0, link, prepared })
     }

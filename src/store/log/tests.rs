@@ -166,6 +166,33 @@ fn garbage_is_cleaned_away() {
     assert_eq!(on_disk, opened.engine.bytes());
 }
 
+/// Longer than a segment, at the very beginning and later.
+#[test]
+fn long_frames_get_segments_of_their_own() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let mut random = StdRng::seed_from_u64(3);
+    let mut opened = open(scratch.path()).expect("opens");
+    let mut model = BTreeMap::new();
+    let segment = LEAST_SEGMENT_BYTES as usize;
+    for (at, length) in [(2, 3 * segment), (3, 10), (4, segment - 4096), (5, 2 * segment), (6, segment - 9000)] {
+        let value = noise(&mut random, length);
+        opened.engine.commit(changes(&[(at, &value)])).expect("commits");
+        model.insert(at, value);
+        assert_eq!(content(&opened), model);
+        drop(opened);
+        opened = open(scratch.path()).expect("opens");
+        assert_eq!((content(&opened), opened.damage.as_ref()), (model.clone(), None), "{at}");
+    }
+    // The first frame fits, but not beside the head.
+    let scratch = tempfile::tempdir().expect("scratch");
+    let opened = open(scratch.path()).expect("opens");
+    let value = noise(&mut random, segment - 100);
+    opened.engine.commit(changes(&[(2, &value)])).expect("commits");
+    opened.engine.commit(changes(&[(3, b"behind")])).expect("commits");
+    drop(opened);
+    assert_eq!(content(&open(scratch.path()).expect("opens")).len(), 2);
+}
+
 /// What is removed must not come back because what says so was dropped first.
 #[test]
 fn what_is_removed_stays_removed() {
