@@ -120,6 +120,8 @@ impl Graph {
         if before.as_ref() == Some(&item) {
             return;
         }
+        // Those that it names no more have one less to wait for.
+        self.wake_waiting_owners(uid);
         self.unlink(uid);
         if !item.matters() {
             return;
@@ -218,6 +220,20 @@ mod tests {
         let names = ["owner", "a", "b", "c"];
         let woken = graph.take_woken();
         names.into_iter().filter(|name| woken.contains(&Uid::of(name))).collect()
+    }
+
+    #[test]
+    fn an_owner_in_foreground_deletion_wakes_when_a_dependent_names_it_no_more() {
+        let mut graph = Graph::default();
+        let deleted = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
+        for left in [&["b"][..], &[]] {
+            graph.observe(item("sets", "owner", &[], deleted.clone()));
+            graph.observe(item("sets", "b", &[], json!({})));
+            graph.observe(item("pods", "a", &["owner", "b"], json!({})));
+            woken(&mut graph);
+            graph.observe(item("pods", "a", left, json!({})));
+            assert_eq!(woken(&mut graph), ["owner"], "{left:?}");
+        }
     }
 
     #[test]
