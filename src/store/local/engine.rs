@@ -136,10 +136,6 @@ impl Changes {
         if fills { Purpose::Fill } else { Purpose::Empty }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.leases.is_empty() && self.notes == Notes::default()
-    }
-
     /// Bytes of the records.
     pub fn bytes(&self) -> usize {
         self.records.iter().map(|(_, record)| record.stored()).sum()
